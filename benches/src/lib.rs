@@ -1,0 +1,1 @@
+//! Criterion and cluster benchmarks.

@@ -1,0 +1,3 @@
+//! The quorate binary: words in, tables and JSON out.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Asynchronous client library that finds the layout and routes to a replica.

@@ -1,0 +1,1 @@
+//! HTTP to requests and answers to HTTP.

@@ -1,0 +1,135 @@
+//! What a request must be before anything is done about it.
+
+use std::time::Duration;
+
+use quorate_causal::Context;
+use quorate_protocol::{
+    Header, Options, Quorum, Refusal, Value, BUCKET_BYTES_MAX, KEY_BYTES_MAX,
+};
+
+use crate::config::{BucketDefaults, Config, Limits};
+use crate::placement::Placement;
+use crate::tally::{Requirement, Seat};
+use crate::write::WriteTerms;
+
+/// Checks the names of a bucket and a key.
+pub(crate) fn names(bucket: &str, key: &str) -> Result<(), Refusal> {
+    if bucket.is_empty() {
+        return Err(Refusal::Malformed("the bucket's name is empty".to_owned()));
+    }
+    if bucket.len() > BUCKET_BYTES_MAX {
+        return Err(Refusal::Impossible(format!(
+            "the bucket's name has {} bytes, and the limit is {BUCKET_BYTES_MAX}",
+            bucket.len()
+        )));
+    }
+    if key.is_empty() {
+        return Err(Refusal::Malformed(
+            "the key is empty: a key has 1 to 1,024 bytes".to_owned(),
+        ));
+    }
+    if key.len() > KEY_BYTES_MAX {
+        return Err(Refusal::Impossible(format!(
+            "the key has {} bytes, and the limit is {KEY_BYTES_MAX}",
+            key.len()
+        )));
+    }
+    Ok(())
+}
+
+/// Checks a value's size.
+pub(crate) fn value(value: &Value, limits: &Limits) -> Result<(), Refusal> {
+    if value.data.len() > limits.value_bytes_max {
+        return Err(Refusal::TooLarge {
+            size: value.data.len() as u64,
+            limit: limits.value_bytes_max as u64,
+        });
+    }
+    let meta: usize = value.meta.iter().map(|(k, v)| k.len() + v.len()).sum();
+    let meta = meta + value.content_type.as_ref().map_or(0, String::len);
+    if meta > limits.meta_bytes_max {
+        return Err(Refusal::TooLarge {
+            size: meta as u64,
+            limit: limits.meta_bytes_max as u64,
+        });
+    }
+    Ok(())
+}
+
+/// Reads the context a client sent.
+pub(crate) fn context(
+    config: &Config,
+    bucket: &str,
+    key: &str,
+    sealed: Option<&[u8]>,
+) -> Result<Context, Refusal> {
+    match sealed {
+        None => Ok(Context::default()),
+        Some(sealed) => config
+            .secret
+            .open(bucket, key.as_bytes(), sealed)
+            .map_err(|e| Refusal::BadContext(e.to_string())),
+    }
+}
+
+/// The time a request has.
+pub(crate) fn timeout(header: &Header, limits: &Limits) -> Result<Duration, Refusal> {
+    match header.deadline_ms {
+        0 => Ok(limits.timeout),
+        ms => {
+            let asked = Duration::from_millis(u64::from(ms));
+            if asked > limits.timeout_max {
+                return Err(Refusal::Malformed(format!(
+                    "timeout={}s is longer than the limit of {}s",
+                    asked.as_secs(),
+                    limits.timeout_max.as_secs()
+                )));
+            }
+            Ok(asked)
+        }
+    }
+}
+
+/// Works out what a request asks of its replicas.
+pub(crate) struct Terms<'a> {
+    pub(crate) seats: &'a [Seat],
+    pub(crate) placement: &'a Placement,
+    pub(crate) defaults: &'a BucketDefaults,
+    pub(crate) options: &'a Options,
+}
+
+impl Terms<'_> {
+    fn one(
+        &self,
+        name: &str,
+        asked: Option<Quorum>,
+        default: Quorum,
+        may_be_zero: bool,
+    ) -> Result<Requirement, Refusal> {
+        // A default that this key's replicas are too few for asks for all of them: a cluster of two takes requests.
+        let quorum = match (asked, default) {
+            (Some(asked), _) => asked,
+            (None, Quorum::Count(count)) => Quorum::Count(count.min(self.seats.len() as u8)),
+            (None, default) => default,
+        };
+        Requirement::new(name, quorum, self.seats, self.placement.region(), may_be_zero)
+    }
+
+    pub(crate) fn read(&self) -> Result<Requirement, Refusal> {
+        let r = self.one("r", self.options.r, self.defaults.r, false)?;
+        let pr = self.one("pr", self.options.pr, self.defaults.pr, true)?;
+        Ok(r.and(pr))
+    }
+
+    pub(crate) fn write(&self) -> Result<WriteTerms, Refusal> {
+        let w = self.one("w", self.options.w, self.defaults.w, false)?;
+        let pw = self.one("pw", self.options.pw, self.defaults.pw, true)?;
+        let synced = self.one("dw", self.options.dw, self.defaults.dw, true)?;
+        Ok(WriteTerms {
+            taken: w.and(pw),
+            durable: synced.needed() > 0,
+            synced,
+            return_body: self.options.return_body,
+        })
+    }
+}

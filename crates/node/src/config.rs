@@ -1,0 +1,90 @@
+//! What a node is told about itself when it starts.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_causal::ContextKey;
+use quorate_protocol::{
+    Quorum, META_BYTES_MAX, SIBLINGS_MAX, TIMEOUT_DEFAULT, TIMEOUT_MAX, VALUE_BYTES_MAX,
+};
+use quorate_ring::NodeId;
+
+/// A node's settings. All nodes of a cluster should agree on all but `me`.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Which node of the layout this is.
+    pub me: NodeId,
+    /// By which contexts are recognised.
+    pub secret: ContextKey,
+    /// What a bucket has that nobody created.
+    pub defaults: BucketDefaults,
+    /// Bounds on what a request may ask.
+    pub limits: Limits,
+    /// The layout as JSON, for those who ask for it.
+    pub layout_json: Bytes,
+}
+
+/// The properties of a bucket that nobody created.
+#[derive(Clone, Debug)]
+pub struct BucketDefaults {
+    /// Copies in each region.
+    pub n: u8,
+    /// Replicas that must answer a read.
+    pub r: Quorum,
+    /// Replicas that must take a write.
+    pub w: Quorum,
+    /// Of those that answer a read, how many must be primaries.
+    pub pr: Quorum,
+    /// Of those that take a write, how many must be primaries.
+    pub pw: Quorum,
+    /// Of those that take a write, how many must have it synced.
+    pub dw: Quorum,
+}
+
+impl Default for BucketDefaults {
+    fn default() -> Self {
+        BucketDefaults {
+            n: 3,
+            r: Quorum::Majority,
+            w: Quorum::Majority,
+            pr: Quorum::Count(0),
+            pw: Quorum::Count(0),
+            dw: Quorum::Count(0),
+        }
+    }
+}
+
+/// Bounds on what a request may ask.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The largest value, in bytes.
+    pub value_bytes_max: usize,
+    /// The most bytes of content type and metadata of one value.
+    pub meta_bytes_max: usize,
+    /// The most siblings a put may leave. Merges never drop any, so a key may come to have more.
+    pub siblings_max: usize,
+    /// The most requests this node coordinates or forwards at one time; more are refused, so that those
+    /// accepted still finish in time.
+    pub requests_max: usize,
+    /// The time a request has that does not say.
+    pub timeout: Duration,
+    /// The most time a request may ask for.
+    pub timeout_max: Duration,
+    /// How long a read waits for the replicas it asked before it asks the others too. Well above a healthy answer on a
+    /// LAN, well below the second after which the transport gives a silent peer up.
+    pub read_patience: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            value_bytes_max: VALUE_BYTES_MAX,
+            meta_bytes_max: META_BYTES_MAX,
+            siblings_max: SIBLINGS_MAX,
+            requests_max: 16 * 1024,
+            timeout: TIMEOUT_DEFAULT,
+            timeout_max: TIMEOUT_MAX,
+            read_patience: Duration::from_millis(100),
+        }
+    }
+}

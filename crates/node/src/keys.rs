@@ -1,0 +1,49 @@
+//! Where things stand in storage.
+//!
+//! Records: partition, bucket id, key, so that a partition is one range to scan, transfer or drop. Clocks: partition,
+//! replica set, actor: one row for each actor, so that a write rewrites the runs of its own actor alone.
+
+use quorate_causal::Actor;
+use quorate_protocol::{BucketId, VnodeId};
+
+/// The key of a record.
+pub(crate) fn record(vnode: VnodeId, bucket: BucketId, key: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(2 + 16 + key.len());
+    out.extend_from_slice(&vnode.partition.0.to_be_bytes());
+    out.extend_from_slice(&bucket.0);
+    out.extend_from_slice(key);
+    out
+}
+
+/// The key of the row that holds what a vnode has seen of one actor.
+pub(crate) fn clock_row(vnode: VnodeId, actor: Actor) -> Vec<u8> {
+    let mut out = clock_prefix(vnode);
+    out.extend_from_slice(&actor.0.to_be_bytes());
+    out
+}
+
+/// What the keys of all clock rows of a vnode begin with.
+pub(crate) fn clock_prefix(vnode: VnodeId) -> Vec<u8> {
+    let mut out = Vec::with_capacity(2 + 8 + 16);
+    out.extend_from_slice(&vnode.partition.0.to_be_bytes());
+    out.extend_from_slice(&vnode.set.0.to_be_bytes());
+    out
+}
+
+/// The actor of a clock row, if the key is one of `vnode`.
+pub(crate) fn actor_of(vnode: VnodeId, key: &[u8]) -> Option<Actor> {
+    let rest = key.strip_prefix(clock_prefix(vnode).as_slice())?;
+    Some(Actor(u128::from_be_bytes(rest.try_into().ok()?)))
+}
+
+/// The least key above all that begin with `prefix`; `None` if there is no such key.
+pub(crate) fn end_of(prefix: &[u8]) -> Option<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            return Some(end);
+        }
+    }
+    None
+}

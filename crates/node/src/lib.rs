@@ -1,0 +1,27 @@
+//! Every decision of a replica and a coordinator; no I/O, no clock, no global random numbers.
+//!
+//! A [`Node`] is a state machine: [`Node::handle`] takes one [`Input`] at a [`Time`] and appends [`Output`]s. The driver
+//! (sockets and threads, or the simulator) does what they say and tells what came of it. Storage alone is reached
+//! directly: reads are synchronous, commits are handed over, and that they are durable comes back as
+//! [`Input::Progress`].
+//!
+//! One conversation a file: `write`, `read`, `forward` hold what a request under way has heard; `replica` is the
+//! other side of them; `tally` says when enough have answered; `node` owns timers and messages.
+
+mod accept;
+mod config;
+mod forward;
+mod keys;
+mod node;
+mod placement;
+mod read;
+mod replica;
+mod tally;
+mod target;
+mod time;
+mod vnode;
+mod write;
+
+pub use config::{BucketDefaults, Config, Limits};
+pub use node::{Caller, Event, Input, Node, Output};
+pub use time::Time;

@@ -1,0 +1,61 @@
+//! Who holds a key, as one layout has it: looked up on every request, so worked out once.
+
+use quorate_protocol::VnodeId;
+use quorate_ring::{Layout, NodeId, Partition, ReplicaSet, ReplicaSetId};
+
+use crate::tally::Seat;
+
+/// The replicas of every partition for one replica set.
+pub(crate) struct Placement {
+    set: ReplicaSetId,
+    /// By partition, in the order of the preference list.
+    seats: Vec<Vec<Seat>>,
+    /// The number of this node's region.
+    region: u16,
+}
+
+impl Placement {
+    pub(crate) fn new(layout: &Layout, set: &ReplicaSet, me: NodeId) -> Self {
+        let mut names: Vec<&str> = layout.nodes().iter().map(|n| n.region.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        let region_of = |node: NodeId| {
+            let name = layout.node(node).map(|n| n.region.as_str());
+            names
+                .iter()
+                .position(|n| Some(*n) == name)
+                .map_or(u16::MAX, |at| at as u16)
+        };
+        let seats = (0..layout.partitions())
+            .map(|p| {
+                let preference = layout.preference(Partition(p), set);
+                let seat = |node: &NodeId| Seat {
+                    node: *node,
+                    region: region_of(*node),
+                };
+                preference.primaries.iter().map(seat).collect()
+            })
+            .collect();
+        Placement {
+            set: set.id(),
+            seats,
+            region: region_of(me),
+        }
+    }
+
+    /// The primaries of a partition.
+    pub(crate) fn primaries(&self, partition: Partition) -> &[Seat] {
+        &self.seats[usize::from(partition.0)]
+    }
+
+    pub(crate) fn vnode(&self, partition: Partition) -> VnodeId {
+        VnodeId {
+            partition,
+            set: self.set,
+        }
+    }
+
+    pub(crate) fn region(&self) -> u16 {
+        self.region
+    }
+}

@@ -1,0 +1,241 @@
+//! The conversation of one read with the replicas of its key.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use quorate_causal::{Digest, Record};
+use quorate_protocol::{Answer, Unmet};
+use quorate_ring::NodeId;
+
+use crate::tally::{Requirement, Verdict};
+use crate::target::Target;
+use crate::write::WriteTerms;
+
+/// What a replica has said.
+#[derive(Debug)]
+enum Heard {
+    Digest(Digest),
+    Record(Record),
+    /// It refused, or was lost.
+    Lost,
+}
+
+/// What becomes of the record once read.
+#[derive(Debug)]
+pub(crate) enum Purpose {
+    /// It is the answer.
+    Answer,
+    /// A delete without a context removes what the read showed (rule R17).
+    Delete(WriteTerms),
+}
+
+/// One read. It owns no timer and sends nothing: it is told, says whom to ask next, and says where it stands.
+#[derive(Debug)]
+pub(crate) struct ReadConversation {
+    pub(crate) target: Target,
+    pub(crate) purpose: Purpose,
+    needed: Requirement,
+    /// Replicas not asked yet, the best to ask first.
+    candidates: Vec<NodeId>,
+    /// Whom it asked, and whether for the whole record.
+    asked: BTreeMap<NodeId, bool>,
+    heard: BTreeMap<NodeId, Heard>,
+}
+
+/// Whom to ask next, for what.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Ask {
+    pub(crate) node: NodeId,
+    pub(crate) digest_only: bool,
+}
+
+/// A read that is done: what the answering replicas know together, and what some of them lack of it.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) record: Record,
+    pub(crate) repairs: Vec<(NodeId, Record)>,
+}
+
+impl ReadConversation {
+    /// A read of these replicas, the best to ask first.
+    pub(crate) fn new(
+        target: Target,
+        needed: Requirement,
+        candidates: Vec<NodeId>,
+        purpose: Purpose,
+    ) -> Self {
+        ReadConversation {
+            target,
+            purpose,
+            needed,
+            candidates,
+            asked: BTreeMap::new(),
+            heard: BTreeMap::new(),
+        }
+    }
+
+    /// A replica told the digest of what it has.
+    pub(crate) fn digest(&mut self, node: NodeId, digest: Digest) {
+        if self.asked.contains_key(&node) {
+            self.heard.entry(node).or_insert(Heard::Digest(digest));
+        }
+    }
+
+    /// A replica told all it has.
+    pub(crate) fn record(&mut self, node: NodeId, record: Record) {
+        if self.asked.contains_key(&node) {
+            self.heard.insert(node, Heard::Record(record));
+        }
+    }
+
+    /// A replica refused, or was lost. A whole record that came before stands; a digest does not, as it
+    /// cannot be asked for what it stands for.
+    pub(crate) fn lost(&mut self, node: NodeId) {
+        let entry = self.heard.entry(node).or_insert(Heard::Lost);
+        if matches!(entry, Heard::Digest(_)) && self.asked.get(&node) == Some(&true) {
+            *entry = Heard::Lost;
+        }
+    }
+
+    /// Asks for no digests any more, and asks everybody: some of those asked are slow.
+    pub(crate) fn widen(&mut self) -> Vec<Ask> {
+        let rest = std::mem::take(&mut self.candidates);
+        rest.into_iter().map(|node| self.ask(node, false)).collect()
+    }
+
+    /// Whom to ask now. Call after every change, before [`ReadConversation::verdict`].
+    pub(crate) fn next(&mut self) -> Vec<Ask> {
+        let mut asks = Vec::new();
+        if !self.agreed() && self.disagreement() {
+            // Where digests differ, *every* replica that sent just a digest is asked for its record, also those whose
+            // digest equals a record's: it may hold evidence that removes what a third one still shows.
+            let digests: Vec<NodeId> = self
+                .heard
+                .iter()
+                .filter(|(node, heard)| {
+                    matches!(heard, Heard::Digest(_)) && self.asked.get(node) == Some(&false)
+                })
+                .map(|(node, _)| *node)
+                .collect();
+            for node in digests {
+                asks.push(self.ask(node, false));
+            }
+        }
+        // Enough must be on their way, or have answered, for the requirement to be met.
+        while self.hoped() != Verdict::Met && !self.candidates.is_empty() {
+            let node = self.candidates.remove(0);
+            let first = self.asked.is_empty();
+            let in_doubt = self.heard.values().any(|h| matches!(h, Heard::Lost)) || self.disagreement();
+            asks.push(self.ask(node, !first && !in_doubt));
+        }
+        asks
+    }
+
+    fn ask(&mut self, node: NodeId, digest_only: bool) -> Ask {
+        self.asked.insert(node, !digest_only);
+        Ask { node, digest_only }
+    }
+
+    /// Whether enough have answered, in a way that allows an answer.
+    pub(crate) fn verdict(&self) -> Verdict {
+        let agreed = self.agreed();
+        let met = self.needed.verdict(
+            |n| match self.heard.get(&n) {
+                Some(Heard::Record(_)) => true,
+                Some(Heard::Digest(_)) => agreed,
+                _ => false,
+            },
+            |n| matches!(self.heard.get(&n), Some(Heard::Lost)),
+        );
+        match met {
+            Verdict::Pending if self.hoped() != Verdict::Met && self.candidates.is_empty() => {
+                Verdict::Impossible
+            }
+            verdict => verdict,
+        }
+    }
+
+    /// How it would stand if everybody who was asked answered well.
+    fn hoped(&self) -> Verdict {
+        let lost = |n: NodeId| matches!(self.heard.get(&n), Some(Heard::Lost));
+        self.needed
+            .verdict(|n| self.asked.contains_key(&n) && !lost(n), lost)
+    }
+
+    /// Whether all that were heard show the same values, and one of them showed the values themselves.
+    fn agreed(&self) -> bool {
+        let has_record = self.heard.values().any(|h| matches!(h, Heard::Record(_)));
+        has_record && self.digests().len() == 1
+    }
+
+    /// Whether what was heard cannot be answered from as it stands. A read whose only record is still on its way is
+    /// not in disagreement.
+    fn disagreement(&self) -> bool {
+        let outstanding_record = self
+            .asked
+            .iter()
+            .any(|(node, whole)| *whole && !self.heard.contains_key(node));
+        let has_record = self.heard.values().any(|h| matches!(h, Heard::Record(_)));
+        self.digests().len() > 1 || (!has_record && !outstanding_record && !self.heard.is_empty())
+    }
+
+    fn digests(&self) -> BTreeSet<Digest> {
+        self.heard
+            .values()
+            .filter_map(|heard| match heard {
+                Heard::Digest(digest) => Some(*digest),
+                Heard::Record(record) => Some(record.digest()),
+                Heard::Lost => None,
+            })
+            .collect()
+    }
+
+    /// Whether `node` was asked and still owes an answer.
+    pub(crate) fn awaits(&self, node: NodeId) -> bool {
+        match (self.asked.get(&node), self.heard.get(&node)) {
+            (Some(_), None) => true,
+            (Some(true), Some(Heard::Digest(_))) => true,
+            _ => false,
+        }
+    }
+
+    /// What the replicas know together. To be called once the verdict is `Met`.
+    pub(crate) fn outcome(&self) -> Outcome {
+        let mut merged = Record::new();
+        for heard in self.heard.values() {
+            if let Heard::Record(record) = heard {
+                merged.merge(record);
+            }
+        }
+        let mut repairs = Vec::new();
+        // Replicas that show the same values are left alone, whatever their evidence: reads of a healthy key write nothing.
+        if self.digests().len() > 1 {
+            for (node, heard) in &self.heard {
+                if let Heard::Record(record) = heard {
+                    let missing = merged.missing_in(record);
+                    if !missing.is_empty() {
+                        repairs.push((*node, missing));
+                    }
+                }
+            }
+        }
+        Outcome {
+            record: merged,
+            repairs,
+        }
+    }
+
+    /// The answer when too few have answered. A read, or a delete that got no further than reading, changed nothing.
+    pub(crate) fn unmet(&self, timed_out: bool) -> Answer {
+        let answered = self
+            .heard
+            .values()
+            .filter(|h| !matches!(h, Heard::Lost))
+            .count();
+        Answer::Unmet(Unmet {
+            needed: self.needed.needed(),
+            answered: answered as u32,
+            timed_out,
+            may_have_written: false,
+        })
+    }
+}

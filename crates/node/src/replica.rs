@@ -1,0 +1,271 @@
+//! A node as a replica: reads, merges and mints, and acknowledges when the disk has it.
+//!
+//! It is asked by coordinators, on this node or another, in the same words.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use quorate_causal::{Context, Digest, Dot, Record};
+use quorate_protocol::{BucketId, Merge, Read, Refusal, ReplicaReply, VnodeId};
+use quorate_storage::{Batch, Family, Level, Progress, Storage, StorageError, Ticket};
+use rand_chacha::ChaCha12Rng;
+
+use crate::keys;
+use crate::vnode::Vnode;
+
+/// A write as the coordinator hands it to its own vnode, which alone can mint.
+#[derive(Debug)]
+pub(crate) struct Write {
+    pub(crate) vnode: VnodeId,
+    pub(crate) bucket: BucketId,
+    pub(crate) key: Bytes,
+    /// What its client had read.
+    pub(crate) context: Context,
+    /// The payload of a put; none for a delete, which only removes.
+    pub(crate) payload: Option<Bytes>,
+    /// Whether its acknowledgement must wait for a sync.
+    pub(crate) durable: bool,
+    /// How many siblings it may leave.
+    pub(crate) siblings_max: usize,
+}
+
+/// What a write did.
+#[derive(Debug)]
+pub(crate) struct Written {
+    /// The change, encoded, for the other replicas.
+    pub(crate) delta: Bytes,
+    /// The dot of a put, as a context of just this write.
+    pub(crate) own: Context,
+    /// The record afterwards.
+    pub(crate) record: Record,
+}
+
+/// When a request may be acknowledged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Due {
+    ticket: Ticket,
+    level: Level,
+}
+
+/// The replica side of a node. `W` says whom to tell once something is durable.
+pub(crate) struct Replica<S, W> {
+    storage: S,
+    vnodes: BTreeMap<VnodeId, Vnode>,
+    rng: ChaCha12Rng,
+    /// The last commit, and how far the disk has come.
+    last: Ticket,
+    progress: Progress,
+    /// Who waits for which commit; each in ascending order of tickets.
+    for_written: VecDeque<(Ticket, W)>,
+    for_synced: VecDeque<(Ticket, W)>,
+    /// Why the disk can no longer be trusted. Once set, it acknowledges nothing any more.
+    poisoned: Option<String>,
+}
+
+impl<S: Storage, W> Replica<S, W> {
+    pub(crate) fn new(storage: S, rng: ChaCha12Rng) -> Self {
+        Replica {
+            storage,
+            vnodes: BTreeMap::new(),
+            rng,
+            last: Ticket(0),
+            progress: Progress {
+                written: Ticket(0),
+                synced: Ticket(0),
+            },
+            for_written: VecDeque::new(),
+            for_synced: VecDeque::new(),
+            poisoned: None,
+        }
+    }
+
+    pub(crate) fn poisoned(&self) -> Option<&str> {
+        self.poisoned.as_deref()
+    }
+
+    pub(crate) fn storage(&self) -> &S {
+        &self.storage
+    }
+
+    /// The clock of a vnode that has been used since the start.
+    pub(crate) fn clock(&self, id: VnodeId) -> Option<&quorate_causal::DotSet> {
+        self.vnodes.get(&id).map(Vnode::clock)
+    }
+
+    /// Answers a read at once.
+    pub(crate) fn read(&self, read: &Read) -> ReplicaReply {
+        let at = keys::record(read.vnode, read.bucket, &read.key);
+        let stored = match self.storage.get(Family::Records, &at) {
+            Ok(stored) => stored.unwrap_or_default(),
+            Err(error) => return ReplicaReply::Refused(unreadable(&error)),
+        };
+        if !read.digest_only {
+            // Decoded here as well, so that a record that makes no sense is this replica's failure and no other's.
+            return match decode(&stored) {
+                Ok(_) => ReplicaReply::Record(stored),
+                Err(refusal) => ReplicaReply::Refused(refusal),
+            };
+        }
+        if stored.is_empty() {
+            return ReplicaReply::Digest(Record::new().digest().0);
+        }
+        match Record::digest_of(&stored) {
+            Ok(Digest(digest)) => ReplicaReply::Digest(digest),
+            Err(error) => ReplicaReply::Refused(Refusal::Corrupt(error.to_string())),
+        }
+    }
+
+    /// Joins a record. The answer is due when [`Replica::due`] says so.
+    pub(crate) fn merge(&mut self, merge: &Merge) -> Result<Due, Refusal> {
+        let incoming = Record::decode(&merge.record)
+            .map_err(|e| Refusal::Malformed(format!("the record to merge is {e}")))?;
+        self.apply(merge.vnode, merge.bucket, &merge.key, &incoming, merge.durable)
+            .map(|(due, _)| due)
+    }
+
+    /// Mints a dot for a put, or removes what a delete's client had read, and joins the result like any other record.
+    pub(crate) fn write(&mut self, write: Write) -> Result<(Due, Written), Refusal> {
+        let (record, vnode) = self.load(write.vnode, write.bucket, &write.key)?;
+        if write.payload.is_some() {
+            let removed = write.context.spans();
+            let kept = record
+                .live()
+                .iter()
+                .filter(|s| !removed.iter().any(|r| r.dot == s.span.dot))
+                .count();
+            // A put that makes things no worse is let through: it may be the one that resolves.
+            if kept + 1 > write.siblings_max && kept + 1 > record.live().len() {
+                return Err(Refusal::TooManySiblings {
+                    count: kept as u32 + 1,
+                    limit: write.siblings_max as u32,
+                });
+            }
+        }
+        let put: Option<(Dot, Bytes)> = write.payload.map(|payload| {
+            let vnode = self.vnodes.get_mut(&vnode).expect("it was just loaded");
+            (vnode.mint(&mut self.rng), payload)
+        });
+        let delta = record.write(&write.context, put);
+        let (due, record) =
+            self.apply(write.vnode, write.bucket, &write.key, &delta, write.durable)?;
+        Ok((
+            due,
+            Written {
+                own: delta.context(),
+                delta: delta.encode(),
+                record,
+            },
+        ))
+    }
+
+    /// Whether what is due has happened: `Some(synced)` if so. Else `waiter` comes out of [`Replica::advance`] once it has.
+    pub(crate) fn due(&mut self, due: Due, waiter: W) -> Option<(W, bool)> {
+        let synced = self.progress.synced >= due.ticket;
+        match due.level {
+            _ if synced => Some((waiter, true)),
+            Level::Written if self.progress.written >= due.ticket => Some((waiter, false)),
+            Level::Written => {
+                self.for_written.push_back((due.ticket, waiter));
+                None
+            }
+            Level::Synced => {
+                self.for_synced.push_back((due.ticket, waiter));
+                None
+            }
+        }
+    }
+
+    /// Takes note of how far the disk has come; calls `tell` with each waiter that is served, and whether it is synced.
+    pub(crate) fn advance(&mut self, progress: Progress, mut tell: impl FnMut(W, bool)) {
+        if self.poisoned.is_some() {
+            return;
+        }
+        self.storage.advance(progress);
+        self.progress = progress;
+        while let Some((ticket, waiter)) = pop_up_to(&mut self.for_written, progress.written) {
+            tell(waiter, ticket <= progress.synced);
+        }
+        while let Some((_, waiter)) = pop_up_to(&mut self.for_synced, progress.synced) {
+            tell(waiter, true);
+        }
+    }
+
+    /// The disk failed: nothing is acknowledged from here on. Returns whoever waited in vain.
+    pub(crate) fn poison(&mut self, reason: String) -> Vec<W> {
+        self.poisoned.get_or_insert(reason);
+        let written = self.for_written.drain(..);
+        let synced = self.for_synced.drain(..);
+        written.chain(synced).map(|(_, waiter)| waiter).collect()
+    }
+
+    /// The record of a key, and its vnode loaded.
+    fn load(
+        &mut self,
+        id: VnodeId,
+        bucket: BucketId,
+        key: &[u8],
+    ) -> Result<(Record, VnodeId), Refusal> {
+        if let Some(reason) = &self.poisoned {
+            return Err(Refusal::Poisoned(reason.clone()));
+        }
+        if !self.vnodes.contains_key(&id) {
+            let vnode = Vnode::load(&self.storage, id).map_err(|e| unreadable(&e))?;
+            self.vnodes.insert(id, vnode);
+        }
+        let stored = self
+            .storage
+            .get(Family::Records, &keys::record(id, bucket, key))
+            .map_err(|e| unreadable(&e))?;
+        Ok((decode(&stored.unwrap_or_default())?, id))
+    }
+
+    fn apply(
+        &mut self,
+        id: VnodeId,
+        bucket: BucketId,
+        key: &[u8],
+        incoming: &Record,
+        durable: bool,
+    ) -> Result<(Due, Record), Refusal> {
+        let (mut record, id) = self.load(id, bucket, key)?;
+        let level = if durable { Level::Synced } else { Level::Written };
+        let change = record.merge(incoming);
+        let mut batch = Batch::new();
+        if !change.is_none() {
+            batch.put(Family::Records, keys::record(id, bucket, key), record.encode());
+            let vnode = self.vnodes.get_mut(&id).expect("it was just loaded");
+            vnode.saw(incoming, &change, &mut batch);
+        }
+        // A record that was there already may have come a moment ago and not be on disk yet, so that even then
+        // the answer waits for whatever was committed last; and a sync has to be asked for.
+        if !batch.is_empty() || (durable && self.progress.synced < self.last) {
+            self.last = self.storage.commit(batch, level);
+        }
+        Ok((
+            Due {
+                ticket: self.last,
+                level,
+            },
+            record,
+        ))
+    }
+}
+
+/// The first of a queue that ascends, if its ticket is no later than `ticket`.
+fn pop_up_to<W>(queue: &mut VecDeque<(Ticket, W)>, ticket: Ticket) -> Option<(Ticket, W)> {
+    if queue.front()?.0 > ticket {
+        return None;
+    }
+    queue.pop_front()
+}
+
+fn decode(stored: &Bytes) -> Result<Record, Refusal> {
+    if stored.is_empty() {
+        return Ok(Record::new());
+    }
+    Record::decode(stored).map_err(|e| Refusal::Corrupt(format!("a stored record is {e}")))
+}
+
+fn unreadable(error: &StorageError) -> Refusal {
+    Refusal::Corrupt(error.to_string())
+}

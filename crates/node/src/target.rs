@@ -1,0 +1,19 @@
+//! The key a request is about, with everything that follows from it.
+
+use bytes::Bytes;
+use quorate_protocol::{BucketId, VnodeId};
+
+/// One key of one bucket, placed.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) bucket: String,
+    pub(crate) key: String,
+    pub(crate) id: BucketId,
+    pub(crate) vnode: VnodeId,
+}
+
+impl Target {
+    pub(crate) fn key_bytes(&self) -> Bytes {
+        Bytes::copy_from_slice(self.key.as_bytes())
+    }
+}

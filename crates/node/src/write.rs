@@ -1,0 +1,88 @@
+//! The conversation of one put or delete with the replicas of its key.
+
+use std::collections::BTreeMap;
+
+use quorate_causal::{Context, Record};
+use quorate_protocol::{Answer, Unmet};
+use quorate_ring::NodeId;
+
+use crate::target::Target;
+use crate::tally::{Requirement, Verdict};
+
+/// What a write asks of its replicas.
+#[derive(Clone, Debug)]
+pub(crate) struct WriteTerms {
+    /// How many must have taken it: `w` and `pw`. The same nodes here, as only primaries are asked.
+    pub(crate) taken: Requirement,
+    /// How many must have it synced: `dw`.
+    pub(crate) synced: Requirement,
+    /// Whether acknowledgements must wait for a sync.
+    pub(crate) durable: bool,
+    /// Whether the answer shows what the key holds.
+    pub(crate) return_body: bool,
+}
+
+/// One put or delete after it was accepted. It owns no timer and sends nothing: it is told, and asked where it stands.
+#[derive(Debug)]
+pub(crate) struct WriteConversation {
+    pub(crate) target: Target,
+    pub(crate) terms: WriteTerms,
+    /// Whether it is a put (and else a delete).
+    pub(crate) is_put: bool,
+    /// The dot it minted, and what the key held then; known once this node's own vnode has written.
+    pub(crate) written: Option<(Context, Record)>,
+    /// What each replica has said: whether it is synced, or `None` if it never will.
+    heard: BTreeMap<NodeId, Option<bool>>,
+}
+
+impl WriteConversation {
+    pub(crate) fn new(target: Target, terms: WriteTerms, is_put: bool) -> Self {
+        WriteConversation {
+            target,
+            terms,
+            is_put,
+            written: None,
+            heard: BTreeMap::new(),
+        }
+    }
+
+    /// A replica has it.
+    pub(crate) fn taken(&mut self, node: NodeId, synced: bool) {
+        let entry = self.heard.entry(node).or_insert(Some(synced));
+        *entry = Some(synced || *entry == Some(true));
+    }
+
+    /// A replica refused, or was lost before it answered. An answer that came before stands.
+    pub(crate) fn lost(&mut self, node: NodeId) {
+        self.heard.entry(node).or_insert(None);
+    }
+
+    pub(crate) fn verdict(&self) -> Verdict {
+        let lost = |n: NodeId| self.heard.get(&n) == Some(&None);
+        let taken = self
+            .terms
+            .taken
+            .verdict(|n| matches!(self.heard.get(&n), Some(Some(_))), lost);
+        // A replica that took it without a sync will not report again.
+        let synced = self.terms.synced.verdict(
+            |n| self.heard.get(&n) == Some(&Some(true)),
+            |n| matches!(self.heard.get(&n), Some(None | Some(false))),
+        );
+        match (taken, synced) {
+            (Verdict::Met, Verdict::Met) => Verdict::Met,
+            (Verdict::Impossible, _) | (_, Verdict::Impossible) => Verdict::Impossible,
+            _ => Verdict::Pending,
+        }
+    }
+
+    /// The answer when too few took it: never "failed", since those that did will keep it.
+    pub(crate) fn unmet(&self, timed_out: bool) -> Answer {
+        let answered = self.heard.values().filter(|h| h.is_some()).count();
+        Answer::Unmet(Unmet {
+            needed: self.terms.taken.needed().max(self.terms.synced.needed()),
+            answered: answered as u32,
+            timed_out,
+            may_have_written: true,
+        })
+    }
+}

@@ -1,0 +1,48 @@
+//! Names of what messages speak about.
+
+use std::fmt;
+
+use quorate_ring::{Partition, ReplicaSetId};
+use serde::{Deserialize, Serialize};
+
+/// One life of a bucket. Part of every record's key, so that a name used again after a drop never shows what stood
+/// under it before (rule R11): a drop raises the bucket's generation, and with it the id.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct BucketId(pub [u8; 16]);
+
+impl BucketId {
+    /// The id of a bucket's `generation`-th life, from 0. Made from the name, so that a bucket that nobody created has
+    /// the same id everywhere.
+    #[must_use]
+    pub fn new(name: &str, generation: u64) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&generation.to_be_bytes());
+        hasher.update(name.as_bytes());
+        let mut id = [0; 16];
+        id.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        BucketId(id)
+    }
+}
+
+impl fmt::Debug for BucketId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in &self.0[..4] {
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A seat that has a clock, a mint counter and incarnations of its own: a partition for one replica set (rule R6).
+/// Buckets of different `n` share a partition but not replicas; one clock for both would be full of holes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct VnodeId {
+    /// The arc of the ring.
+    pub partition: Partition,
+    /// How many copies in which regions.
+    pub set: ReplicaSetId,
+}
+
+/// Tells the answers on one connection apart. Chosen by whoever asks.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct RequestId(pub u64);

@@ -1,0 +1,262 @@
+//! What goes over the wire, and in which bytes.
+//!
+//! A frame's body is one message: a kind (1 byte), then MessagePack in tuple form. Every request reserves deadline,
+//! trace, principal, operation id and layout version from the start, so that later versions need no new
+//! shape for them. The protocol's version is agreed in the TLS handshake, not here.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::{Answer, BucketId, Delete, Get, Put, Refusal, Request, RequestId, VnodeId};
+
+/// The version of these messages, agreed at the handshake.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// A trace as in W3C Trace Context.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Trace {
+    /// The whole request's.
+    pub trace_id: u128,
+    /// The sender's part of it.
+    pub span_id: u64,
+    /// Bit 0: sampled.
+    pub flags: u8,
+}
+
+/// What every request carries beside what it asks.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Header {
+    /// The layout the sender chose replicas by; 0 from a client that knows none.
+    pub layout_version: u64,
+    /// Milliseconds left when this was sent; 0 for the receiver's default.
+    pub deadline_ms: u32,
+    /// Whether a node sent it on for a client. A forwarded request is not forwarded again.
+    pub forwarded: bool,
+    /// The trace it belongs to.
+    pub trace: Option<Trace>,
+    /// On whose behalf it is made, where that is not the sender.
+    pub principal: Option<String>,
+    /// Names the operation through all its retries.
+    pub op_id: Option<u128>,
+}
+
+/// What a coordinator asks of a replica.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ReplicaRequest {
+    /// Join this record into yours, and say when it is as durable as asked.
+    Merge(Merge),
+    /// Tell what you have.
+    Read(Read),
+}
+
+/// The one way by which data reaches a replica: writes, read repair, and later handoff, exchanges and transfers.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Merge {
+    /// Which seat.
+    pub vnode: VnodeId,
+    /// Which life of which bucket.
+    pub bucket: BucketId,
+    /// The key.
+    pub key: Bytes,
+    /// The record to join, encoded.
+    pub record: Bytes,
+    /// Whether the answer must wait for a disk sync, whatever the replica's setting.
+    pub durable: bool,
+}
+
+/// Asks for a record.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Read {
+    /// Which seat.
+    pub vnode: VnodeId,
+    /// Which life of which bucket.
+    pub bucket: BucketId,
+    /// The key.
+    pub key: Bytes,
+    /// Whether the digest is enough.
+    pub digest_only: bool,
+}
+
+/// What a replica says.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum ReplicaReply {
+    /// Joined, as durable as asked; `synced` if it is on disk.
+    Merged {
+        /// Whether a disk sync covers it.
+        synced: bool,
+    },
+    /// The record, encoded; empty bytes where there is none.
+    Record(Bytes),
+    /// The digest of its live dots.
+    Digest([u8; 16]),
+    /// Nothing done.
+    Refused(Refusal),
+}
+
+/// Everything one side may say to the other.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Message {
+    /// A client's request, from a client or forwarded by a node.
+    Request(RequestId, Header, Request),
+    /// The answer to it.
+    Answer(RequestId, Answer),
+    /// A coordinator's request to a replica. Between nodes only.
+    Replica(RequestId, Header, ReplicaRequest),
+    /// The answer to it. Between nodes only.
+    Reply(RequestId, ReplicaReply),
+}
+
+/// Bytes that are no message of this version.
+#[derive(Debug, Error)]
+pub enum DecodeError {
+    /// No bytes at all.
+    #[error("an empty frame")]
+    Empty,
+    /// A kind this version does not have.
+    #[error("message kind {0} is not known to protocol version {PROTOCOL_VERSION}")]
+    Kind(u8),
+    /// The kind is known; what follows is not of it.
+    #[error("a malformed message of kind {kind}: {why}")]
+    Body {
+        /// Which kind.
+        kind: u8,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+mod kind {
+    pub(super) const PUT: u8 = 1;
+    pub(super) const GET: u8 = 2;
+    pub(super) const DELETE: u8 = 3;
+    pub(super) const DESCRIBE: u8 = 4;
+    pub(super) const ANSWER: u8 = 15;
+    pub(super) const MERGE: u8 = 16;
+    pub(super) const READ: u8 = 17;
+    pub(super) const REPLY: u8 = 31;
+}
+
+impl Message {
+    /// The message's bytes: the body of one frame.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        match self {
+            Message::Request(id, header, request) => match request {
+                Request::Put(put) => body(kind::PUT, put.value.data.len(), &(id, header, put)),
+                Request::Get(get) => body(kind::GET, 0, &(id, header, get)),
+                Request::Delete(delete) => body(kind::DELETE, 0, &(id, header, delete)),
+                Request::Describe => body(kind::DESCRIBE, 0, &(id, header)),
+            },
+            Message::Answer(id, answer) => {
+                let hint = match answer {
+                    Answer::Found { siblings, .. } => {
+                        siblings.iter().map(|s| s.value.data.len() + 64).sum()
+                    }
+                    Answer::Described(description) => description.layout.len(),
+                    _ => 0,
+                };
+                body(kind::ANSWER, hint, &(id, answer))
+            }
+            Message::Replica(id, header, ReplicaRequest::Merge(merge)) => {
+                body(kind::MERGE, merge.record.len(), &(id, header, merge))
+            }
+            Message::Replica(id, header, ReplicaRequest::Read(read)) => {
+                body(kind::READ, 0, &(id, header, read))
+            }
+            Message::Reply(id, reply) => {
+                let hint = match reply {
+                    ReplicaReply::Record(record) => record.len(),
+                    _ => 0,
+                };
+                body(kind::REPLY, hint, &(id, reply))
+            }
+        }
+    }
+
+    /// Reads the body of one frame.
+    ///
+    /// # Errors
+    /// Whatever [`Message::encode`] of this version would not have written. The connection it came on should be
+    /// closed: its other end speaks something else.
+    pub fn decode(frame: &[u8]) -> Result<Self, DecodeError> {
+        let (&kind, rest) = frame.split_first().ok_or(DecodeError::Empty)?;
+        Ok(match kind {
+            kind::PUT => {
+                let (id, header, put): (_, _, Put) = parse(kind, rest)?;
+                Message::Request(id, header, Request::Put(put))
+            }
+            kind::GET => {
+                let (id, header, get): (_, _, Get) = parse(kind, rest)?;
+                Message::Request(id, header, Request::Get(get))
+            }
+            kind::DELETE => {
+                let (id, header, delete): (_, _, Delete) = parse(kind, rest)?;
+                Message::Request(id, header, Request::Delete(delete))
+            }
+            kind::DESCRIBE => {
+                let (id, header) = parse(kind, rest)?;
+                Message::Request(id, header, Request::Describe)
+            }
+            kind::ANSWER => {
+                let (id, answer) = parse(kind, rest)?;
+                Message::Answer(id, answer)
+            }
+            kind::MERGE => {
+                let (id, header, merge) = parse(kind, rest)?;
+                Message::Replica(id, header, ReplicaRequest::Merge(merge))
+            }
+            kind::READ => {
+                let (id, header, read) = parse(kind, rest)?;
+                Message::Replica(id, header, ReplicaRequest::Read(read))
+            }
+            kind::REPLY => {
+                let (id, reply) = parse(kind, rest)?;
+                Message::Reply(id, reply)
+            }
+            _ => return Err(DecodeError::Kind(kind)),
+        })
+    }
+}
+
+/// Kind and MessagePack. `hint` is the size of the large field, so that the buffer is allocated once.
+fn body<T: Serialize>(kind: u8, hint: usize, value: &T) -> Bytes {
+    let mut out = BytesMut::with_capacity(hint + 192).writer();
+    out.get_mut().put_u8(kind);
+    // Writing to memory cannot fail, and our types serialise by construction.
+    rmp_serde::encode::write(&mut out, value).expect("a message serialises");
+    out.into_inner().freeze()
+}
+
+fn parse<T: DeserializeOwned>(kind: u8, rest: &[u8]) -> Result<T, DecodeError> {
+    let mut deserializer = rmp_serde::Deserializer::from_read_ref(rest);
+    let value = T::deserialize(&mut deserializer).map_err(|e| DecodeError::Body {
+        kind,
+        why: e.to_string(),
+    })?;
+    // `position` counts what was consumed: anything behind it was not written by us.
+    if deserializer.position() as usize != rest.len() {
+        return Err(DecodeError::Body {
+            kind,
+            why: "bytes are left over".to_owned(),
+        });
+    }
+    Ok(value)
+}
+
+/// A register's value as the payload of a sibling.
+#[must_use]
+pub fn encode_value(value: &crate::Value) -> Bytes {
+    let mut out = BytesMut::with_capacity(value.data.len() + 64).writer();
+    rmp_serde::encode::write(&mut out, value).expect("a value serialises");
+    out.into_inner().freeze()
+}
+
+/// Reads the payload of a register's sibling.
+///
+/// # Errors
+/// A sentence, if these are not the bytes of a value.
+pub fn decode_value(payload: &[u8]) -> Result<crate::Value, String> {
+    rmp_serde::from_slice(payload).map_err(|e| format!("not a stored value: {e}"))
+}

@@ -1,0 +1,406 @@
+//! What a client asks, of whichever node, and what it is told.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// The longest bucket name, in bytes.
+pub const BUCKET_BYTES_MAX: usize = 128;
+/// The longest key, in bytes of UTF-8.
+pub const KEY_BYTES_MAX: usize = 1024;
+/// The largest value unless configured otherwise, in bytes. A larger one would want chunking to keep a slow link from
+/// holding many of them in memory.
+pub const VALUE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// The most siblings a put may leave unless configured otherwise.
+pub const SIBLINGS_MAX: usize = 64;
+/// The most bytes of content type and metadata together that one value carries.
+pub const META_BYTES_MAX: usize = 16 * 1024;
+/// The time a request has unless it says otherwise.
+pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+/// The longest time a request may ask for.
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(300);
+
+/// A value with what is kept beside it. Also the payload of a sibling in a register's record.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Value {
+    /// The bytes, as they came.
+    pub data: Bytes,
+    /// The media type they came with, if any.
+    pub content_type: Option<String>,
+    /// The writer's own names and values (`Quorate-Meta-*` over HTTP), in the order given.
+    pub meta: Vec<(String, String)>,
+}
+
+impl Value {
+    /// A value of bytes alone.
+    #[must_use]
+    pub fn new(data: impl Into<Bytes>) -> Self {
+        Value {
+            data: data.into(),
+            content_type: None,
+            meta: Vec::new(),
+        }
+    }
+}
+
+/// How many replicas have to take part.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Quorum {
+    /// This many, wherever they are.
+    Count(u8),
+    /// More than half of all replicas.
+    Majority,
+    /// Every replica.
+    All,
+    /// More than half of the replicas in the coordinator's region.
+    Local,
+    /// More than half of the replicas in each region.
+    Each,
+}
+
+/// The greatest number that [`Quorum::Count`] carries.
+pub const QUORUM_COUNT_MAX: u8 = 200;
+
+impl Quorum {
+    const MAJORITY: u8 = 250;
+    const ALL: u8 = 251;
+    const LOCAL: u8 = 252;
+    const EACH: u8 = 253;
+}
+
+impl From<Quorum> for u8 {
+    fn from(quorum: Quorum) -> u8 {
+        match quorum {
+            Quorum::Count(count) => count.min(QUORUM_COUNT_MAX),
+            Quorum::Majority => Quorum::MAJORITY,
+            Quorum::All => Quorum::ALL,
+            Quorum::Local => Quorum::LOCAL,
+            Quorum::Each => Quorum::EACH,
+        }
+    }
+}
+
+impl TryFrom<u8> for Quorum {
+    type Error = String;
+
+    fn try_from(code: u8) -> Result<Self, String> {
+        Ok(match code {
+            0..=QUORUM_COUNT_MAX => Quorum::Count(code),
+            Quorum::MAJORITY => Quorum::Majority,
+            Quorum::ALL => Quorum::All,
+            Quorum::LOCAL => Quorum::Local,
+            Quorum::EACH => Quorum::Each,
+            _ => return Err(format!("{code} names no quorum")),
+        })
+    }
+}
+
+impl std::str::FromStr for Quorum {
+    type Err = String;
+
+    /// Reads what users write: a number, `one`, `quorum`, `all`, `local_quorum` or `each_quorum`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "one" => Quorum::Count(1),
+            "quorum" => Quorum::Majority,
+            "all" => Quorum::All,
+            "local_quorum" => Quorum::Local,
+            "each_quorum" => Quorum::Each,
+            _ => match text.parse::<u8>() {
+                Ok(count) if count <= QUORUM_COUNT_MAX => Quorum::Count(count),
+                _ => {
+                    return Err(format!(
+                        "'{text}' is not a quorum: give a number up to {QUORUM_COUNT_MAX}, or one of \
+                         one, quorum, all, local_quorum, each_quorum"
+                    ));
+                }
+            },
+        })
+    }
+}
+
+impl fmt::Display for Quorum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Quorum::Count(count) => write!(f, "{count}"),
+            Quorum::Majority => f.write_str("quorum"),
+            Quorum::All => f.write_str("all"),
+            Quorum::Local => f.write_str("local_quorum"),
+            Quorum::Each => f.write_str("each_quorum"),
+        }
+    }
+}
+
+impl Serialize for Quorum {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u8((*self).into())
+    }
+}
+
+impl<'de> Deserialize<'de> for Quorum {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Quorum::try_from(u8::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+/// What a request may set for itself; what is `None` is the bucket's or the cluster's default. A get uses `r` and
+/// `pr`, a put and a delete `w`, `pw` and `dw`; a delete without a context reads first and uses all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Options {
+    /// Replicas that must answer a read.
+    pub r: Option<Quorum>,
+    /// Replicas that must take a write.
+    pub w: Option<Quorum>,
+    /// Of those that answer a read, how many must be primaries.
+    pub pr: Option<Quorum>,
+    /// Of those that take a write, how many must be primaries.
+    pub pw: Option<Quorum>,
+    /// Of those that take a write, how many must have it on disk, synced.
+    pub dw: Option<Quorum>,
+    /// Whether a put's answer shows what the key holds afterwards.
+    pub return_body: bool,
+}
+
+/// What a client asks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Request {
+    /// Store a value.
+    Put(Put),
+    /// Read a key.
+    Get(Get),
+    /// Remove what was read, or what a read quorum sees.
+    Delete(Delete),
+    /// Tell the layout and who is answering.
+    Describe,
+}
+
+/// Stores a value: removes the dots in the context and adds one of its own.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Put {
+    /// The bucket's name.
+    pub bucket: String,
+    /// The key.
+    pub key: String,
+    /// What to store.
+    pub value: Value,
+    /// The context of an earlier answer for this key, unchanged; none makes a sibling of whatever is there.
+    pub context: Option<Bytes>,
+    /// How many replicas, and so on.
+    pub options: Options,
+}
+
+/// Reads a key.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Get {
+    /// The bucket's name.
+    pub bucket: String,
+    /// The key.
+    pub key: String,
+    /// How many replicas, and so on.
+    pub options: Options,
+}
+
+/// Removes values of a key.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Delete {
+    /// The bucket's name.
+    pub bucket: String,
+    /// The key.
+    pub key: String,
+    /// The context of an earlier answer: just these values are removed. With none, what a read quorum sees (rule R17).
+    pub context: Option<Bytes>,
+    /// How many replicas, and so on.
+    pub options: Options,
+}
+
+impl Request {
+    /// The bucket and key it is about, if it is about one.
+    #[must_use]
+    pub fn target(&self) -> Option<(&str, &str)> {
+        match self {
+            Request::Put(put) => Some((&put.bucket, &put.key)),
+            Request::Get(get) => Some((&get.bucket, &get.key)),
+            Request::Delete(delete) => Some((&delete.bucket, &delete.key)),
+            Request::Describe => None,
+        }
+    }
+}
+
+/// One live value in an answer.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Shown {
+    /// The dot of the write that brought it, for display.
+    pub dot: String,
+    /// The value.
+    pub value: Value,
+}
+
+/// What a client is told.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Answer {
+    /// The put is stored as asked. The context names just this write (rule R8).
+    Stored {
+        /// What removes this value and no other.
+        context: Bytes,
+    },
+    /// The key's live values: one, or several that are concurrent.
+    Found {
+        /// At least one, ascending by dot.
+        siblings: Vec<Shown>,
+        /// What removes exactly these.
+        context: Bytes,
+    },
+    /// No live value.
+    Absent,
+    /// Removed as asked.
+    Deleted,
+    /// The layout, encoded as JSON, and the answering node.
+    Described(Description),
+    /// Nothing was changed, and nothing will be.
+    Refused(Refusal),
+    /// Too few replicas answered in time. A read says no more than that; a write may or may not have happened.
+    Unmet(Unmet),
+}
+
+/// Who answers, and the layout as it knows it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Description {
+    /// The answering node's name.
+    pub node: String,
+    /// The layout as JSON.
+    pub layout: Bytes,
+}
+
+/// Why nothing was done.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Refusal {
+    /// The request makes no sense as written.
+    Malformed(String),
+    /// The context was altered, truncated, foreign or of another key.
+    BadContext(String),
+    /// The value, or its metadata, is larger than allowed.
+    TooLarge {
+        /// What it is, in bytes.
+        size: u64,
+        /// What it may be, in bytes.
+        limit: u64,
+    },
+    /// Well-formed, but it can never succeed, as w > n.
+    Impossible(String),
+    /// One sibling more than allowed would stand.
+    TooManySiblings {
+        /// How many there would be.
+        count: u32,
+        /// How many there may be.
+        limit: u32,
+    },
+    /// Too few replicas are in reach; nothing was sent to any.
+    Unavailable {
+        /// How many were needed.
+        needed: u32,
+        /// How many are in reach.
+        answered: u32,
+    },
+    /// This node has more work than it will queue.
+    Overloaded,
+    /// This node is closing.
+    Draining,
+    /// This node's disk failed: it acknowledges nothing until it is restarted on a sound one.
+    Poisoned(String),
+    /// Asked under a layout that is not this node's.
+    WrongLayout {
+        /// The version this node has.
+        version: u64,
+    },
+    /// A record could not be read: it is corrupt on this replica.
+    Corrupt(String),
+    /// The asker's certificate does not allow this.
+    NotAllowed(String),
+}
+
+impl Refusal {
+    /// Whether the same request may well succeed at another node, or later.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            Refusal::Unavailable { .. }
+                | Refusal::Overloaded
+                | Refusal::Draining
+                | Refusal::Poisoned(_)
+                | Refusal::WrongLayout { .. }
+                | Refusal::Corrupt(_)
+        )
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Malformed(why) | Refusal::BadContext(why) | Refusal::Impossible(why) => {
+                f.write_str(why)
+            }
+            Refusal::TooLarge { size, limit } => {
+                write!(f, "{size} bytes are more than the limit of {limit}")
+            }
+            Refusal::TooManySiblings { count, limit } => write!(
+                f,
+                "the key would have {count} siblings, and the limit is {limit}: read it and put with the context of \
+                 that answer"
+            ),
+            Refusal::Unavailable { needed, answered } => write!(
+                f,
+                "{needed} replicas are needed and {answered} are in reach; nothing was sent: try again, or ask for fewer"
+            ),
+            Refusal::Overloaded => {
+                f.write_str("this node has more requests than it will queue: try again shortly")
+            }
+            Refusal::Draining => f.write_str("this node is closing: ask another"),
+            Refusal::Poisoned(why) => write!(
+                f,
+                "this node's disk failed and it takes no writes until it is restarted: {why}"
+            ),
+            Refusal::WrongLayout { version } => {
+                write!(f, "asked under another layout; this node has version {version}")
+            }
+            Refusal::Corrupt(what) => write!(f, "a record is corrupt on this replica: {what}"),
+            Refusal::NotAllowed(why) => f.write_str(why),
+        }
+    }
+}
+
+/// Too few replicas answered before the deadline, or too many of them were lost.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Unmet {
+    /// How many were needed.
+    pub needed: u32,
+    /// How many answered as needed.
+    pub answered: u32,
+    /// Whether the deadline passed; if not, the replicas that could still have answered were lost.
+    pub timed_out: bool,
+    /// Whether something may have been written.
+    pub may_have_written: bool,
+}
+
+impl fmt::Display for Unmet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = if self.timed_out {
+            "in time"
+        } else {
+            "before the others were lost"
+        };
+        let outcome = if self.may_have_written {
+            "the outcome is unknown: the write may or may not have happened"
+        } else {
+            "nothing was changed"
+        };
+        write!(
+            f,
+            "{needed} replicas were needed and {answered} answered {why}; {outcome}",
+            needed = self.needed,
+            answered = self.answered
+        )
+    }
+}

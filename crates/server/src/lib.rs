@@ -1,0 +1,1 @@
+//! One node as a process: sockets, threads, clocks and files around the node state machine.

@@ -1,0 +1,1 @@
+//! QUIC between nodes and clients: identities bound to certificates, framed multiplexed streams.
