@@ -162,3 +162,37 @@ impl FromIterator<Dot> for Context {
         Context::new(dots.into_iter().map(Span::lone))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Not even whoever knows the secret can make `open` panic or believe a length.
+        #[test]
+        fn a_body_under_a_right_hash_is_still_not_trusted(body in prop::collection::vec(0..6u8, 0..80), count: u64) {
+            let keys = ContextKey::new(&[7; 32]);
+            for counted in [false, true] {
+                let mut sealed = BytesMut::new();
+                sealed.put_u8(FORMAT);
+                sealed.put_slice(&keys.id);
+                if counted {
+                    put_varint(&mut sealed, count);
+                }
+                sealed.put_slice(&body);
+                let mac = keys.mac("b", b"k", &sealed);
+                sealed.put_slice(&mac);
+                match keys.open("b", b"k", &sealed) {
+                    Ok(context) => prop_assert!(context.spans().len() * 18 < sealed.len()),
+                    Err(refusal) => {
+                        prop_assert!(matches!(refusal, ContextError::Malformed | ContextError::TooLarge));
+                    }
+                }
+            }
+        }
+    }
+}

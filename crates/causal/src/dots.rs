@@ -10,7 +10,7 @@ use crate::{Actor, Dot, Span};
 /// Runs and not a highest counter, because a dot lost in a crash is a permanent hole (rule R6).
 #[derive(Clone, PartialEq, Eq, Default, Hash)]
 pub struct Runs {
-    /// Inclusive `(first, last)` pairs. Invariant: `first <= last`, and each `first` exceeds the previous `last`
+    /// Inclusive `(first, last)` pairs. Invariant: `1 <= first <= last`, and each `first` exceeds the previous `last`
     /// by at least two.
     runs: Vec<(u64, u64)>,
 }
@@ -26,16 +26,20 @@ impl Runs {
     /// Adds every counter of `first..=last`; says whether that added any.
     ///
     /// # Panics
-    /// If `first > last`.
+    /// If `first` is zero, which is no counter and has no encoding, or above `last`.
     pub fn insert(&mut self, first: u64, last: u64) -> bool {
-        assert!(first <= last, "an empty run {first}..={last}");
+        assert!(
+            0 < first && first <= last,
+            "not a run of counters: {first}..={last}"
+        );
         // The usual case by far: the next counter of an actor.
-        if let Some(tail) = self.runs.last_mut() {
-            if first >= tail.0 && first <= tail.1.saturating_add(1) {
-                let grew = last > tail.1;
-                tail.1 = tail.1.max(last);
-                return grew;
-            }
+        if let Some(tail) = self.runs.last_mut()
+            && first >= tail.0
+            && first <= tail.1.saturating_add(1)
+        {
+            let grew = last > tail.1;
+            tail.1 = tail.1.max(last);
+            return grew;
         }
         // Every run that overlaps or touches first..=last melts into one.
         let from = self
@@ -148,7 +152,7 @@ impl DotSet {
     /// Adds the counters `first..=last` of `actor`; says whether that added any.
     ///
     /// # Panics
-    /// If `first > last`.
+    /// If `first` is zero or above `last`.
     pub fn insert_run(&mut self, actor: Actor, first: u64, last: u64) -> bool {
         self.actors.entry(actor).or_default().insert(first, last)
     }

@@ -37,13 +37,16 @@ pub struct Change {
     pub removed: Vec<Dot>,
     /// Whether evidence grew.
     pub evidence: bool,
+    /// Whether a sibling that was live before is told differently now: two payloads under one dot, or a stretch more
+    /// exact. Never between sound replicas.
+    pub altered: bool,
 }
 
 impl Change {
     /// Whether the record is as it was before.
     #[must_use]
     pub fn is_none(&self) -> bool {
-        self.added.is_empty() && self.removed.is_empty() && !self.evidence
+        self.added.is_empty() && self.removed.is_empty() && !self.evidence && !self.altered
     }
 }
 
@@ -63,7 +66,7 @@ impl Record {
             evidence,
         };
         for sibling in live {
-            record.take(sibling);
+            record.take(sibling, &mut Change::default());
         }
         record
     }
@@ -114,6 +117,15 @@ impl Record {
 
     /// The change that a write makes, as a record of its own to merge here and to send to the other replicas: the
     /// dots of `context` removed and, for a put, the new value under `dot`.
+    ///
+    /// The new dot's stretch reaches down to the last dot of its actor that this record knows, so it is true only if the
+    /// record knows every dot that actor ever minted on the key, but for removed ones that are stable. Therefore: the
+    /// change is merged here before the actor mints again, and a seat that dropped a record, or finds that it lost one,
+    /// takes a new incarnation before its next mint. A seat that forgot a live dot and learnt an older one back from
+    /// evidence would else claim the forgotten dot for another key, and whoever overwrites the new value removes it.
+    ///
+    /// # Panics
+    /// If `dot` is not above every dot of its actor that this record knows.
     #[must_use]
     pub fn write(&self, context: &Context, put: Option<(Dot, Bytes)>) -> Record {
         let mut evidence = DotSet::new();
@@ -157,32 +169,33 @@ impl Record {
             });
         }
         for sibling in &incoming.live {
-            if self.take(sibling.clone()) {
-                change.added.push(sibling.span.dot);
-            }
+            self.take(sibling.clone(), &mut change);
         }
         change
     }
 
-    /// Joins one live sibling; says whether its dot is new here.
-    fn take(&mut self, sibling: Sibling) -> bool {
+    /// Joins one live sibling, and notes what that changed.
+    fn take(&mut self, sibling: Sibling, change: &mut Change) {
         let dot = sibling.span.dot;
         if self.evidence.contains(dot) {
-            return false;
+            return;
         }
         match self.live.binary_search_by_key(&dot, |s| s.span.dot) {
             Ok(at) => {
                 let mine = &mut self.live[at];
                 // A span may be told more or less exactly; the longer stretch is as true and says more.
-                mine.span.after = mine.span.after.min(sibling.span.after);
+                if sibling.span.after < mine.span.after {
+                    mine.span.after = sibling.span.after;
+                    change.altered = true;
+                }
                 if sibling.payload > mine.payload {
                     mine.payload = sibling.payload;
+                    change.altered = true;
                 }
-                false
             }
             Err(at) => {
                 self.live.insert(at, sibling);
-                true
+                change.added.push(dot);
             }
         }
     }

@@ -1,3 +1,108 @@
 //! The quorate binary: words in, tables and JSON out.
+//!
+//! Each command is a file under `commands`. Results go to standard output, in the form that `-o` asks for; whatever
+//! is said beside them goes to standard error. The exit code is 0 on success, 1 where something was refused or failed,
+//! 2 on wrong usage and 3 where a key is absent.
 
-fn main() {}
+mod cluster;
+mod commands;
+mod content_type;
+mod failure;
+mod feed;
+mod local;
+mod logging;
+mod options;
+mod output;
+mod progress;
+mod runtime;
+mod tally;
+mod tree;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::failure::Failure;
+use crate::output::Form;
+
+/// A leaderless key-value store: nodes, clusters, and what is in them.
+#[derive(Parser)]
+#[command(
+    name = "quorate",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 success, 1 refused or failed, 2 wrong usage, 3 not found. \
+                  Durations are written 250ms, 2s, 1h30m."
+)]
+struct Cli {
+    /// How results are printed
+    #[arg(
+        short = 'o',
+        long = "output",
+        value_enum,
+        default_value_t,
+        global = true
+    )]
+    output: Form,
+
+    /// What is logged to standard error: a level, or directives as `info,quorate_node=debug`
+    #[arg(long, value_name = "FILTER", env = "QUORATE_LOG", global = true)]
+    log: Option<String>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Dev(commands::dev::Dev),
+    Init(commands::init::Init),
+    Server(commands::server::Server),
+    Ready(commands::ready::Ready),
+    Get(commands::get::Get),
+    Put(commands::put::Put),
+    Delete(commands::delete::Delete),
+    Import(commands::import::Import),
+    Verify(commands::verify::Verify),
+    Sim(commands::sim::Sim),
+}
+
+impl Command {
+    /// A node's log is its history; any other command says what it has to say by itself.
+    fn default_log(&self) -> &'static str {
+        match self {
+            Command::Server(_) => "info",
+            _ => "warn",
+        }
+    }
+
+    fn run(self, form: Form) -> Result<(), Failure> {
+        match self {
+            Command::Dev(dev) => dev.run(form),
+            Command::Init(init) => init.run(form),
+            Command::Server(server) => server.run(form),
+            Command::Ready(ready) => ready.run(form),
+            Command::Get(get) => get.run(form),
+            Command::Put(put) => put.run(form),
+            Command::Delete(delete) => delete.run(form),
+            Command::Import(import) => import.run(form),
+            Command::Verify(verify) => verify.run(form),
+            Command::Sim(sim) => sim.run(form),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = cli.log.as_deref().unwrap_or(cli.command.default_log());
+    let result = logging::start(filter).and_then(|()| cli.command.run(cli.output));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report();
+            failure.code()
+        }
+    }
+}

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use quorate_causal::Context;
-use quorate_protocol::{
-    Header, Options, Quorum, Refusal, Value, BUCKET_BYTES_MAX, KEY_BYTES_MAX,
-};
+use quorate_protocol::{BUCKET_BYTES_MAX, Header, KEY_BYTES_MAX, Options, Quorum, Refusal, Value};
 
 use crate::config::{BucketDefaults, Config, Limits};
 use crate::placement::Placement;
@@ -112,7 +110,13 @@ impl Terms<'_> {
             (None, Quorum::Count(count)) => Quorum::Count(count.min(self.seats.len() as u8)),
             (None, default) => default,
         };
-        Requirement::new(name, quorum, self.seats, self.placement.region(), may_be_zero)
+        Requirement::new(
+            name,
+            quorum,
+            self.seats,
+            self.placement.region(),
+            may_be_zero,
+        )
     }
 
     pub(crate) fn read(&self) -> Result<Requirement, Refusal> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_causal::ContextKey;
 use quorate_protocol::{
-    Quorum, META_BYTES_MAX, SIBLINGS_MAX, TIMEOUT_DEFAULT, TIMEOUT_MAX, VALUE_BYTES_MAX,
+    META_BYTES_MAX, Quorum, SIBLINGS_MAX, TIMEOUT_DEFAULT, TIMEOUT_MAX, VALUE_BYTES_MAX,
 };
 use quorate_ring::NodeId;
 

@@ -6,11 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_causal::{Context, Digest, DotSet, Record};
 use quorate_protocol::{
-    decode_value, encode_value, Answer, BucketId, Delete, Description, Get, Header, Merge, Message,
-    Put, Read, Refusal, ReplicaReply, ReplicaRequest, Request, RequestId, Shown, Unmet, VnodeId,
+    Answer, BucketId, Delete, Description, Get, Header, Merge, Message, Put, Read, Refusal,
+    ReplicaReply, ReplicaRequest, Request, RequestId, Shown, Unmet, decode_value, encode_value,
 };
 use quorate_ring::{Layout, NodeId, ReplicaSet};
-use quorate_storage::{Progress, Storage};
+use quorate_storage::{Progress, Storage, StorageError};
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
@@ -93,6 +93,7 @@ enum ReplyTo {
 /// A request under way.
 struct Conversation {
     reply_to: ReplyTo,
+    began: Time,
     deadline: Time,
     kind: Kind,
 }
@@ -253,7 +254,9 @@ impl<S: Storage> Node<S> {
         let nodes = self.peers.len() + 1;
         let up = self.peers.values().filter(|p| p.up).count() + 1;
         if up < nodes / 2 + 1 {
-            return Err(format!("in reach of {up} of {nodes} nodes, itself included"));
+            return Err(format!(
+                "in reach of {up} of {nodes} nodes, itself included"
+            ));
         }
         Ok(())
     }
@@ -264,9 +267,11 @@ impl<S: Storage> Node<S> {
         self.replica.storage()
     }
 
-    /// What the vnode of a key has seen, if it was used since the start. For tests and for the simulator's checks.
-    #[must_use]
-    pub fn clock_of(&self, bucket: &str, key: &str) -> Option<&DotSet> {
+    /// What the vnode of a key has seen. For tests and for the simulator's checks.
+    ///
+    /// # Errors
+    /// If its clock cannot be read.
+    pub fn clock_of(&self, bucket: &str, key: &str) -> Result<DotSet, StorageError> {
         self.replica.clock(self.target(bucket, key).vnode)
     }
 
@@ -399,7 +404,7 @@ impl<S: Storage> Node<S> {
             ..header
         };
         let conversation = ForwardConversation::new(header, request, candidates);
-        let id = self.converse(reply_to, deadline, Kind::Forward(conversation));
+        let id = self.converse(now, reply_to, deadline, Kind::Forward(conversation));
         self.pass_on(now, id, out);
         Ok(())
     }
@@ -451,7 +456,16 @@ impl<S: Storage> Node<S> {
         match request {
             Request::Get(Get { options, .. }) => {
                 let needed = terms(&options).read()?;
-                self.read(now, reply_to, deadline, target, seats, needed, Purpose::Answer, out)
+                self.read(
+                    now,
+                    reply_to,
+                    deadline,
+                    target,
+                    seats,
+                    needed,
+                    Purpose::Answer,
+                    out,
+                )
             }
             Request::Put(Put {
                 value,
@@ -460,10 +474,16 @@ impl<S: Storage> Node<S> {
                 ..
             }) => {
                 let terms = terms(&options).write()?;
-                let context =
-                    accept::context(&self.config, &target.bucket, &target.key, context.as_deref())?;
+                let context = accept::context(
+                    &self.config,
+                    &target.bucket,
+                    &target.key,
+                    context.as_deref(),
+                )?;
                 let payload = Some(encode_value(&value));
-                self.write(reply_to, deadline, target, seats, terms, context, payload)
+                self.write(
+                    now, reply_to, deadline, target, seats, terms, context, payload,
+                )
             }
             Request::Delete(Delete {
                 context, options, ..
@@ -476,7 +496,8 @@ impl<S: Storage> Node<S> {
                         &target.key,
                         context.as_deref(),
                     )?;
-                    return self.write(reply_to, deadline, target, seats, write, context, None);
+                    return self
+                        .write(now, reply_to, deadline, target, seats, write, context, None);
                 }
                 let needed = terms(&options).read()?;
                 // What could not be removed need not be read.
@@ -502,11 +523,12 @@ impl<S: Storage> Node<S> {
         })
     }
 
-    fn converse(&mut self, reply_to: ReplyTo, deadline: Time, kind: Kind) -> RequestId {
+    fn converse(&mut self, now: Time, reply_to: ReplyTo, deadline: Time, kind: Kind) -> RequestId {
         let id = self.fresh_id();
         self.timers.insert((deadline, id, Timer::Deadline));
         let conversation = Conversation {
             reply_to,
+            began: now,
             deadline,
             kind,
         };
@@ -517,6 +539,7 @@ impl<S: Storage> Node<S> {
     #[allow(clippy::too_many_arguments)]
     fn write(
         &mut self,
+        now: Time,
         reply_to: ReplyTo,
         deadline: Time,
         target: Target,
@@ -537,7 +560,7 @@ impl<S: Storage> Node<S> {
             payload,
         };
         let conversation = WriteConversation::new(target, terms, write.payload.is_some());
-        let id = self.converse(reply_to, deadline, Kind::Write(conversation));
+        let id = self.converse(now, reply_to, deadline, Kind::Write(conversation));
         self.local.push_back(Local::Write(id, write));
         Ok(())
     }
@@ -561,7 +584,7 @@ impl<S: Storage> Node<S> {
         let mut candidates = vec![self.config.me];
         candidates.extend(self.by_latency(seats));
         let conversation = ReadConversation::new(target, needed, candidates, purpose);
-        let id = self.converse(reply_to, deadline, Kind::Read(conversation));
+        let id = self.converse(now, reply_to, deadline, Kind::Read(conversation));
         let patience = now.after(self.config.limits.read_patience);
         if patience < deadline {
             self.timers.insert((patience, id, Timer::Patience));
@@ -606,7 +629,7 @@ impl<S: Storage> Node<S> {
                 let unmet = read.unmet(false);
                 self.finish(id, unmet, out);
             }
-            Verdict::Met => self.conclude_read(id, out),
+            Verdict::Met => self.conclude_read(now, id, out),
         }
     }
 
@@ -639,7 +662,10 @@ impl<S: Storage> Node<S> {
                 self.local.push_back(Local::Ask(id, request));
             } else if self.is_up(ask.node) {
                 let header = self.header(now, deadline);
-                out.push(Output::Send(ask.node, Message::Replica(id, header, request)));
+                out.push(Output::Send(
+                    ask.node,
+                    Message::Replica(id, header, request),
+                ));
             } else if let Some((_, read)) = self.reading(id) {
                 read.lost(ask.node);
             }
@@ -654,7 +680,7 @@ impl<S: Storage> Node<S> {
         }
     }
 
-    fn conclude_read(&mut self, id: RequestId, out: &mut Vec<Output>) {
+    fn conclude_read(&mut self, now: Time, id: RequestId, out: &mut Vec<Output>) {
         let Some(conversation) = self.end(id) else {
             return;
         };
@@ -677,11 +703,22 @@ impl<S: Storage> Node<S> {
                 answer(conversation.reply_to, Answer::Deleted, out);
             }
             Purpose::Delete(terms) => {
-                let seats = self.placement.primaries(read.target.vnode.partition).to_vec();
+                let seats = self
+                    .placement
+                    .primaries(read.target.vnode.partition)
+                    .to_vec();
                 let context = outcome.record.context();
                 let (reply_to, deadline) = (conversation.reply_to, conversation.deadline);
-                let begun =
-                    self.write(reply_to, deadline, read.target, &seats, terms, context, None);
+                let begun = self.write(
+                    now,
+                    reply_to,
+                    deadline,
+                    read.target,
+                    &seats,
+                    terms,
+                    context,
+                    None,
+                );
                 if let Err(refusal) = begun {
                     answer(reply_to, Answer::Refused(refusal), out);
                 }
@@ -771,7 +808,8 @@ impl<S: Storage> Node<S> {
     /// Takes a conversation off the table.
     fn end(&mut self, id: RequestId) -> Option<Conversation> {
         let conversation = self.conversations.remove(&id)?;
-        self.timers.remove(&(conversation.deadline, id, Timer::Deadline));
+        self.timers
+            .remove(&(conversation.deadline, id, Timer::Deadline));
         Some(conversation)
     }
 
@@ -885,7 +923,10 @@ impl<S: Storage> Node<S> {
                     ..Header::default()
                 };
                 let request = ReplicaRequest::Merge(merge.clone());
-                out.push(Output::Send(seat.node, Message::Replica(id, header, request)));
+                out.push(Output::Send(
+                    seat.node,
+                    Message::Replica(id, header, request),
+                ));
             } else {
                 write.lost(seat.node);
             }
@@ -904,6 +945,11 @@ impl<S: Storage> Node<S> {
         let Some(conversation) = self.conversations.get_mut(&id) else {
             return; // Answered already, or nobody waits for it: a repair.
         };
+        if let Some(peer) = self.peers.get_mut(&from) {
+            // Of a record asked for after its digest this is the time of both; that errs on the side of whoever agrees.
+            let took = now.since(conversation.began).as_micros() as u64;
+            peer.latency_us = peer.latency_us - peer.latency_us / 8 + took / 8;
+        }
         match &mut conversation.kind {
             Kind::Write(write) => {
                 match reply {
@@ -1046,12 +1092,7 @@ fn answer(reply_to: ReplyTo, answer: Answer, out: &mut Vec<Output>) {
 }
 
 /// Gives a replica's answer to whoever asked, here or elsewhere.
-fn tell(
-    waiter: Waiter,
-    reply: ReplicaReply,
-    local: &mut VecDeque<Local>,
-    out: &mut Vec<Output>,
-) {
+fn tell(waiter: Waiter, reply: ReplicaReply, local: &mut VecDeque<Local>, out: &mut Vec<Output>) {
     match waiter {
         Waiter::Own(id) => local.push_back(Local::Reply(id, reply)),
         Waiter::Peer(node, id) => out.push(Output::Send(node, Message::Reply(id, reply))),

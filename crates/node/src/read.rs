@@ -124,7 +124,8 @@ impl ReadConversation {
         while self.hoped() != Verdict::Met && !self.candidates.is_empty() {
             let node = self.candidates.remove(0);
             let first = self.asked.is_empty();
-            let in_doubt = self.heard.values().any(|h| matches!(h, Heard::Lost)) || self.disagreement();
+            let in_doubt =
+                self.heard.values().any(|h| matches!(h, Heard::Lost)) || self.disagreement();
             asks.push(self.ask(node, !first && !in_doubt));
         }
         asks

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use quorate_causal::{Context, Digest, Dot, Record};
+use quorate_causal::{Context, Digest, Dot, DotSet, Record};
 use quorate_protocol::{BucketId, Merge, Read, Refusal, ReplicaReply, VnodeId};
 use quorate_storage::{Batch, Family, Level, Progress, Storage, StorageError, Ticket};
 use rand_chacha::ChaCha12Rng;
@@ -87,9 +87,12 @@ impl<S: Storage, W> Replica<S, W> {
         &self.storage
     }
 
-    /// The clock of a vnode that has been used since the start.
-    pub(crate) fn clock(&self, id: VnodeId) -> Option<&quorate_causal::DotSet> {
-        self.vnodes.get(&id).map(Vnode::clock)
+    /// What a vnode has seen, from disk if it was not used since the start.
+    pub(crate) fn clock(&self, id: VnodeId) -> Result<DotSet, StorageError> {
+        match self.vnodes.get(&id) {
+            Some(vnode) => Ok(vnode.clock().clone()),
+            None => Ok(Vnode::load(&self.storage, id)?.clock().clone()),
+        }
     }
 
     /// Answers a read at once.
@@ -119,8 +122,14 @@ impl<S: Storage, W> Replica<S, W> {
     pub(crate) fn merge(&mut self, merge: &Merge) -> Result<Due, Refusal> {
         let incoming = Record::decode(&merge.record)
             .map_err(|e| Refusal::Malformed(format!("the record to merge is {e}")))?;
-        self.apply(merge.vnode, merge.bucket, &merge.key, &incoming, merge.durable)
-            .map(|(due, _)| due)
+        self.apply(
+            merge.vnode,
+            merge.bucket,
+            &merge.key,
+            &incoming,
+            merge.durable,
+        )
+        .map(|(due, _)| due)
     }
 
     /// Mints a dot for a put, or removes what a delete's client had read, and joins the result like any other record.
@@ -228,11 +237,19 @@ impl<S: Storage, W> Replica<S, W> {
         durable: bool,
     ) -> Result<(Due, Record), Refusal> {
         let (mut record, id) = self.load(id, bucket, key)?;
-        let level = if durable { Level::Synced } else { Level::Written };
+        let level = if durable {
+            Level::Synced
+        } else {
+            Level::Written
+        };
         let change = record.merge(incoming);
         let mut batch = Batch::new();
         if !change.is_none() {
-            batch.put(Family::Records, keys::record(id, bucket, key), record.encode());
+            batch.put(
+                Family::Records,
+                keys::record(id, bucket, key),
+                record.encode(),
+            );
             let vnode = self.vnodes.get_mut(&id).expect("it was just loaded");
             vnode.saw(incoming, &change, &mut batch);
         }

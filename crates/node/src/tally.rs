@@ -5,7 +5,7 @@ use quorate_ring::NodeId;
 
 /// A replica that a request may count on, and the region it sits in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Seat {
+pub(crate) struct Seat {
     /// The node.
     pub node: NodeId,
     /// Its region, as a number that is the same for all nodes of one region.
@@ -14,7 +14,7 @@ pub struct Seat {
 
 /// Where a request stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Enough have answered.
     Met,
     /// Enough still may.
@@ -26,7 +26,7 @@ pub enum Verdict {
 /// How many of which nodes have to answer: a count for each group, all groups to be met. Acks count distinct physical
 /// nodes, as every group lists a node once.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Requirement {
+pub(crate) struct Requirement {
     groups: Vec<Group>,
 }
 
@@ -41,7 +41,7 @@ impl Requirement {
     ///
     /// # Errors
     /// A refusal, if it can never be met or asks for nobody where somebody is needed.
-    pub fn new(
+    pub(crate) fn new(
         name: &str,
         quorum: Quorum,
         seats: &[Seat],
@@ -106,14 +106,14 @@ impl Requirement {
 
     /// Both this and that.
     #[must_use]
-    pub fn and(mut self, other: Requirement) -> Requirement {
+    pub(crate) fn and(mut self, other: Requirement) -> Requirement {
         self.groups.extend(other.groups);
         self
     }
 
     /// How it stands when `yes` have answered and `no` never will. A node in both counts as yes.
     #[must_use]
-    pub fn verdict(
+    pub(crate) fn verdict(
         &self,
         yes: impl Fn(NodeId) -> bool,
         no: impl Fn(NodeId) -> bool,
@@ -121,7 +121,11 @@ impl Requirement {
         let mut verdict = Verdict::Met;
         for group in &self.groups {
             let met = group.members.iter().filter(|n| yes(**n)).count();
-            let lost = group.members.iter().filter(|n| !yes(**n) && no(**n)).count();
+            let lost = group
+                .members
+                .iter()
+                .filter(|n| !yes(**n) && no(**n))
+                .count();
             if met >= group.need {
                 continue;
             }
@@ -135,7 +139,7 @@ impl Requirement {
 
     /// The most nodes any of its groups needs, for messages to people.
     #[must_use]
-    pub fn needed(&self) -> u32 {
+    pub(crate) fn needed(&self) -> u32 {
         self.groups.iter().map(|g| g.need).max().unwrap_or(0) as u32
     }
 }
@@ -172,16 +176,31 @@ mod tests {
     #[test]
     fn a_local_quorum_ignores_other_regions() {
         let regions = [1, 1, 1, 2, 2, 2];
-        assert_eq!(verdict(Quorum::Local, &regions, &[3, 4, 5, 0], &[]), Verdict::Pending);
-        assert_eq!(verdict(Quorum::Local, &regions, &[0, 1], &[3, 4, 5]), Verdict::Met);
+        assert_eq!(
+            verdict(Quorum::Local, &regions, &[3, 4, 5, 0], &[]),
+            Verdict::Pending
+        );
+        assert_eq!(
+            verdict(Quorum::Local, &regions, &[0, 1], &[3, 4, 5]),
+            Verdict::Met
+        );
     }
 
     #[test]
     fn an_each_quorum_needs_every_region() {
         let regions = [1, 1, 1, 2, 2, 2];
-        assert_eq!(verdict(Quorum::Each, &regions, &[0, 1, 3], &[]), Verdict::Pending);
-        assert_eq!(verdict(Quorum::Each, &regions, &[0, 1, 3, 5], &[2]), Verdict::Met);
-        assert_eq!(verdict(Quorum::Each, &regions, &[0, 1], &[3, 4]), Verdict::Impossible);
+        assert_eq!(
+            verdict(Quorum::Each, &regions, &[0, 1, 3], &[]),
+            Verdict::Pending
+        );
+        assert_eq!(
+            verdict(Quorum::Each, &regions, &[0, 1, 3, 5], &[2]),
+            Verdict::Met
+        );
+        assert_eq!(
+            verdict(Quorum::Each, &regions, &[0, 1], &[3, 4]),
+            Verdict::Impossible
+        );
     }
 
     #[test]

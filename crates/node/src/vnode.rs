@@ -90,13 +90,23 @@ impl Vnode {
         if change.evidence {
             for (actor, runs) in incoming.evidence().iter() {
                 for (_, last) in runs.iter() {
-                    note(&mut self.clock, Dot { actor, counter: last });
+                    note(
+                        &mut self.clock,
+                        Dot {
+                            actor,
+                            counter: last,
+                        },
+                    );
                 }
             }
         }
         for actor in touched {
             let runs = self.clock.runs(actor).expect("a dot of it was just added");
-            batch.put(Family::Vnodes, keys::clock_row(self.id, actor), runs.encode());
+            batch.put(
+                Family::Vnodes,
+                keys::clock_row(self.id, actor),
+                runs.encode(),
+            );
         }
     }
 

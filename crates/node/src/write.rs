@@ -6,8 +6,8 @@ use quorate_causal::{Context, Record};
 use quorate_protocol::{Answer, Unmet};
 use quorate_ring::NodeId;
 
-use crate::target::Target;
 use crate::tally::{Requirement, Verdict};
+use crate::target::Target;
 
 /// What a write asks of its replicas.
 #[derive(Clone, Debug)]

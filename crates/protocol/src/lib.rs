@@ -10,11 +10,11 @@ mod request;
 
 pub use ids::{BucketId, RequestId, VnodeId};
 pub use message::{
-    decode_value, encode_value, DecodeError, Header, Merge, Message, Read, ReplicaReply,
-    ReplicaRequest, Trace, PROTOCOL_VERSION,
+    DecodeError, Header, Merge, Message, PROTOCOL_VERSION, Read, ReplicaReply, ReplicaRequest,
+    Trace, decode_value, encode_value,
 };
 pub use request::{
-    Answer, Delete, Description, Get, Options, Put, Quorum, Refusal, Request, Shown, Unmet, Value,
-    BUCKET_BYTES_MAX, KEY_BYTES_MAX, META_BYTES_MAX, QUORUM_COUNT_MAX, SIBLINGS_MAX,
-    TIMEOUT_DEFAULT, TIMEOUT_MAX, VALUE_BYTES_MAX,
+    Answer, BUCKET_BYTES_MAX, Delete, Description, Get, KEY_BYTES_MAX, META_BYTES_MAX, Options,
+    Put, QUORUM_COUNT_MAX, Quorum, Refusal, Request, SIBLINGS_MAX, Shown, TIMEOUT_DEFAULT,
+    TIMEOUT_MAX, Unmet, VALUE_BYTES_MAX, Value,
 };

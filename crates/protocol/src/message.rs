@@ -90,7 +90,7 @@ pub enum ReplicaReply {
     /// The record, encoded; empty bytes where there is none.
     Record(Bytes),
     /// The digest of its live dots.
-    Digest([u8; 16]),
+    Digest(#[serde(with = "crate::ids::sixteen_bytes")] [u8; 16]),
     /// Nothing done.
     Refused(Refusal),
 }
@@ -178,8 +178,8 @@ impl Message {
     /// Reads the body of one frame.
     ///
     /// # Errors
-    /// Whatever [`Message::encode`] of this version would not have written. The connection it came on should be
-    /// closed: its other end speaks something else.
+    /// If the bytes are no message of this version, or more than one. The connection they came on should be closed: its
+    /// other end speaks something else.
     pub fn decode(frame: &[u8]) -> Result<Self, DecodeError> {
         let (&kind, rest) = frame.split_first().ok_or(DecodeError::Empty)?;
         Ok(match kind {
@@ -230,19 +230,19 @@ fn body<T: Serialize>(kind: u8, hint: usize, value: &T) -> Bytes {
 }
 
 fn parse<T: DeserializeOwned>(kind: u8, rest: &[u8]) -> Result<T, DecodeError> {
-    let mut deserializer = rmp_serde::Deserializer::from_read_ref(rest);
-    let value = T::deserialize(&mut deserializer).map_err(|e| DecodeError::Body {
-        kind,
-        why: e.to_string(),
-    })?;
-    // `position` counts what was consumed: anything behind it was not written by us.
-    if deserializer.position() as usize != rest.len() {
-        return Err(DecodeError::Body {
-            kind,
-            why: "bytes are left over".to_owned(),
-        });
+    whole(rest).map_err(|why| DecodeError::Body { kind, why })
+}
+
+/// Reads a value that is all of `bytes`.
+fn whole<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
+    let value = T::deserialize(&mut deserializer).map_err(|e| e.to_string())?;
+    // The deserializer does not tell how far it came. But a unit is read from its marker alone, so that only at the end
+    // of the bytes this one is missing.
+    match <()>::deserialize(&mut deserializer) {
+        Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(value),
+        _ => Err("bytes are left over".to_owned()),
     }
-    Ok(value)
 }
 
 /// A register's value as the payload of a sibling.
@@ -258,5 +258,5 @@ pub fn encode_value(value: &crate::Value) -> Bytes {
 /// # Errors
 /// A sentence, if these are not the bytes of a value.
 pub fn decode_value(payload: &[u8]) -> Result<crate::Value, String> {
-    rmp_serde::from_slice(payload).map_err(|e| format!("not a stored value: {e}"))
+    whole(payload).map_err(|e| format!("not a stored value: {e}"))
 }

@@ -363,7 +363,10 @@ impl fmt::Display for Refusal {
                 "this node's disk failed and it takes no writes until it is restarted: {why}"
             ),
             Refusal::WrongLayout { version } => {
-                write!(f, "asked under another layout; this node has version {version}")
+                write!(
+                    f,
+                    "asked under another layout; this node has version {version}"
+                )
             }
             Refusal::Corrupt(what) => write!(f, "a record is corrupt on this replica: {what}"),
             Refusal::NotAllowed(why) => f.write_str(why),

@@ -1,10 +1,10 @@
 //! Which seats: the partitions of each node of one region.
 //!
-//! A flow from a source through partitions, through the zones of each partition, to nodes, to a sink.
-//! A partition's zones receive their least copies directly and share the rest; a node passes on at most its
-//! share. Whole flows of full strength are exactly the placements that obey the zone rule and the shares. A seat that
-//! a node has today costs nothing and a new one costs one, so the cheapest full flow moves the fewest
-//! seats: not nearly the fewest, but the minimum for these shares.
+//! A flow from a source through partitions, through the zones of each partition, to nodes, to a sink. A
+//! partition's zones receive their least copies directly and share the rest; a node passes on at most
+//! its share. Whole flows of full strength are exactly the placements that obey the zone rule and the
+//! shares. A seat that a node has today costs nothing and a new one costs one, so the cheapest full
+//! flow moves the fewest seats: not nearly the fewest, but the minimum for these shares.
 //!
 //! The very first placement is the same computation, following a draft dealt by turns instead of an
 //! older layout. The draft breaks ties by a hash, so that nodes meet in many combinations: when one
@@ -86,7 +86,8 @@ impl Region {
         draft
     }
 
-    /// The sets of nodes that obey the zone rule and the shares, with the fewest seats that are not in `kept`.
+    /// The sets of nodes that obey the zone rule and the shares, with the fewest seats that are not in
+    /// `kept`.
     fn follow(&self, bounds: &ZoneBounds, shares: &Shares, kept: &[Vec<usize>]) -> Vec<Vec<usize>> {
         let zones = bounds.most.len();
         let nodes = self.members.len();

@@ -34,7 +34,8 @@ impl Network {
         }
     }
 
-    /// Adds an arc and returns its name. `cost` is for each unit and not negative: potentials start at zero.
+    /// Adds an arc and returns its name. `cost` is for each unit and not negative: potentials start at
+    /// zero.
     pub(crate) fn arc(&mut self, from: usize, to: usize, capacity: u32, cost: i64) -> usize {
         assert!(cost >= 0, "a negative cost needs other initial potentials");
         let name = self.arcs.len();

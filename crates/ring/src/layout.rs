@@ -4,6 +4,7 @@ use crate::assign::Region;
 use crate::error::LayoutError;
 use crate::form::Form;
 use crate::ids::{ClusterId, NodeId, Partition};
+use crate::ring::Ring;
 use crate::shares::Member;
 use crate::spec::{self, LayoutSpec, NodeSpec};
 use serde::{Deserialize, Serialize};
@@ -28,42 +29,6 @@ pub struct Layout {
     nodes: Vec<NodeSpec>,
     /// One for each region that has nodes, sorted by name.
     rings: Vec<Ring>,
-}
-
-/// The seats of one region.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Ring {
-    pub(crate) region: String,
-    /// Seats of each partition: the lesser of the layout's replicas and the region's nodes.
-    pub(crate) copies: usize,
-    /// The lists of all partitions one after the other, by position among the layout's nodes. Within a
-    /// list no node is twice, and all are of this region.
-    pub(crate) seats: Vec<usize>,
-    /// The region's nodes that have a seat somewhere, counted so that a walk knows when it has met all.
-    pub(crate) seated: usize,
-    /// The region's nodes that have none, by position, in the order of their ids: too light for a seat.
-    pub(crate) unseated: Vec<usize>,
-}
-
-impl Ring {
-    pub(crate) fn new(region: &str, nodes: &[NodeSpec], copies: usize, seats: Vec<usize>) -> Ring {
-        let with_seat: BTreeSet<usize> = seats.iter().copied().collect();
-        let unseated = (0..nodes.len())
-            .filter(|at| nodes[*at].region == region && !with_seat.contains(at))
-            .collect();
-        Ring {
-            region: region.to_owned(),
-            copies,
-            seats,
-            seated: with_seat.len(),
-            unseated,
-        }
-    }
-
-    /// The list of a partition, by position among the layout's nodes.
-    pub(crate) fn list(&self, partition: usize) -> &[usize] {
-        &self.seats[partition * self.copies..][..self.copies]
-    }
 }
 
 /// What a node bears in a layout, summed over all partitions.
@@ -99,8 +64,9 @@ impl Layout {
     /// The layout that follows this one when the cluster consists of `nodes`: version + 1, the
     /// same cluster, partitions and replicas.
     ///
-    /// It moves the fewest seats that give every node its share (the seats of a node are at most
-    /// one, or 5 %, below its fair number, and the highest seats per weight are as low as can be). Nodes that keep a
+    /// It moves the fewest seats that give every node its share: the number a first layout of these
+    /// nodes would give it, or one seat or 5 % beside that, with the region's highest seats per weight
+    /// as low as can be. Nodes that keep a
     /// seat keep their order in its list, except where the zones would no longer be in turn.
     ///
     /// # Errors
@@ -134,36 +100,41 @@ impl Layout {
     ) -> Layout {
         let mut rings = Vec::new();
         for (region, members) in by_region(&nodes) {
-            let zones: BTreeSet<&str> = members.iter().map(|&at| nodes[at].zone.as_str()).collect();
+            let zones: BTreeSet<&str> = members
+                .iter()
+                .map(|&at| nodes[usize::from(at)].zone.as_str())
+                .collect();
             let zones: Vec<&str> = zones.into_iter().collect();
-            let member = |&at: &usize| Member {
-                id: nodes[at].id.0,
-                weight: nodes[at].weight,
+            let member = |&at: &u16| Member {
+                id: nodes[usize::from(at)].id.0,
+                weight: nodes[usize::from(at)].weight,
                 zone: zones
-                    .binary_search(&nodes[at].zone.as_str())
+                    .binary_search(&nodes[usize::from(at)].zone.as_str())
                     .expect("every node's zone was listed"),
             };
             let followed = previous.and_then(|layout| layout.ring(region).map(|r| (layout, r)));
             let lists = followed.map_or_else(Vec::new, |(layout, ring)| {
                 // A node that moved to another region has left this one.
-                let stays = |at: &usize| {
-                    let id = layout.nodes[*at].id;
-                    members.binary_search_by_key(&id, |&at| nodes[at].id).ok()
+                let stays = |at: &u16| {
+                    let id = layout.nodes[usize::from(*at)].id;
+                    members
+                        .binary_search_by_key(&id, |&at| nodes[usize::from(at)].id)
+                        .ok()
                 };
                 (0..usize::from(partitions))
                     .map(|p| ring.list(p).iter().map(stays).collect())
                     .collect()
             });
-            let copies = usize::from(replicas).min(members.len());
             let dealt = Region {
                 partitions: usize::from(partitions),
-                copies,
+                copies: usize::from(replicas).min(members.len()),
                 members: members.iter().map(member).collect(),
                 previous: lists,
             }
             .assign();
-            let seats = dealt.into_iter().flatten().map(|v| members[v]).collect();
-            rings.push(Ring::new(region, &nodes, copies, seats));
+            let named = |list: Vec<usize>| list.into_iter().map(|v| members[v]).collect();
+            let lists: Vec<Vec<u16>> = dealt.into_iter().map(named).collect();
+            rings.push(Ring::new(region, &members, &lists));
         }
         Layout {
             version,
@@ -190,6 +161,11 @@ impl Layout {
         self.partitions
     }
 
+    /// Whether the layout has this partition: to be asked of one that came from outside, before it is used.
+    pub fn contains(&self, partition: Partition) -> bool {
+        partition.0 < self.partitions
+    }
+
     /// The copies in each region for which the lists are made.
     pub fn replicas(&self) -> u8 {
         self.replicas
@@ -206,7 +182,8 @@ impl Layout {
         Some(&self.nodes[at])
     }
 
-    /// The node of this name, if the layout has it. It looks at every node: meant for commands, not for requests.
+    /// The node of this name, if the layout has it. It looks at every node: meant for commands, not for
+    /// requests.
     pub fn node_by_name(&self, name: &str) -> Option<&NodeSpec> {
         self.nodes.iter().find(|node| node.name == name)
     }
@@ -224,14 +201,14 @@ impl Layout {
     pub fn seats(&self, partition: Partition, region: &str) -> impl Iterator<Item = NodeId> {
         let ring = self.ring(region);
         let list = ring.map_or(&[][..], |ring| ring.list(self.index(partition)));
-        list.iter().map(|&at| self.nodes[at].id)
+        list.iter().map(|&at| self.nodes[usize::from(at)].id)
     }
 
     /// The partition of a key: the top bits of `blake3(length of bucket, bucket, key)`, the length in one
     /// byte. The length keeps `("a", "bc")` and `("ab", "c")` apart.
     ///
-    /// The answer is the same in every layout of a cluster. Bucket names have at most 128 bytes; a longer one
-    /// still gets a partition, only its length is taken modulo 256.
+    /// The answer is the same in every layout of a cluster. Bucket names have at most 128 bytes; a
+    /// longer one still gets a partition, only its length is taken modulo 256.
     pub fn partition_of(&self, bucket: &str, key: &[u8]) -> Partition {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&[bucket.len() as u8]);
@@ -247,10 +224,10 @@ impl Layout {
     pub fn load(&self) -> BTreeMap<NodeId, Load> {
         let mut loads = vec![Load::default(); self.nodes.len()];
         for ring in &self.rings {
-            for list in ring.seats.chunks(ring.copies) {
-                loads[list[0]].firsts += 1;
+            for list in ring.lists() {
+                loads[usize::from(list[0])].firsts += 1;
                 for &at in list {
-                    loads[at].seats += 1;
+                    loads[usize::from(at)].seats += 1;
                 }
             }
         }
@@ -282,8 +259,8 @@ impl Layout {
         }
         // The regions and the length of their lists follow from the nodes.
         for ring in &self.rings {
-            for &at in &ring.seats {
-                hasher.update(&self.nodes[at].id.0.to_be_bytes());
+            for &at in ring.lists().flatten() {
+                hasher.update(&self.nodes[usize::from(at)].id.0.to_be_bytes());
             }
         }
         *hasher.finalize().as_bytes()
@@ -302,7 +279,7 @@ impl Layout {
     /// A partition as an index, which it must be: one from outside is checked where it comes in.
     pub(crate) fn index(&self, partition: Partition) -> usize {
         assert!(
-            partition.0 < self.partitions,
+            self.contains(partition),
             "partition {partition} of {}",
             self.partitions
         );
@@ -310,10 +287,11 @@ impl Layout {
     }
 }
 
-/// The positions of each region's nodes, in the order of their ids.
-fn by_region(nodes: &[NodeSpec]) -> BTreeMap<&str, Vec<usize>> {
-    let mut regions: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    for (at, node) in nodes.iter().enumerate() {
+/// The positions of each region's nodes, in the order of their ids. They fit their type, for
+/// [`MAX_NODES`](spec::MAX_NODES) does.
+fn by_region(nodes: &[NodeSpec]) -> BTreeMap<&str, Vec<u16>> {
+    let mut regions: BTreeMap<&str, Vec<u16>> = BTreeMap::new();
+    for (at, node) in (0..).zip(nodes) {
         regions.entry(&node.region).or_default().push(at);
     }
     regions
@@ -344,8 +322,8 @@ impl TryFrom<Form> for Layout {
         let mut rings = Vec::with_capacity(regions.len());
         for ((region, members), lists) in regions.iter().zip(form.seats.values()) {
             let copies = usize::from(replicas).min(members.len());
-            let seats = checked_seats(region, &nodes, usize::from(partitions), copies, lists)?;
-            rings.push(Ring::new(region, &nodes, copies, seats));
+            let lists = checked_lists(region, &nodes, usize::from(partitions), copies, lists)?;
+            rings.push(Ring::new(region, members, &lists));
         }
         Ok(Layout {
             version: form.version,
@@ -358,70 +336,81 @@ impl TryFrom<Form> for Layout {
     }
 }
 
-/// One region's seats as positions among the nodes, or what is wrong with them.
-fn checked_seats(
+/// One region's lists as positions among the nodes, or what is wrong with them.
+fn checked_lists(
     region: &str,
     nodes: &[NodeSpec],
     partitions: usize,
     copies: usize,
     lists: &[Vec<NodeId>],
-) -> Result<Vec<usize>, LayoutError> {
-    let named = || region.to_owned();
+) -> Result<Vec<Vec<u16>>, LayoutError> {
     if lists.len() != partitions {
         return Err(LayoutError::SeatLists {
-            region: named(),
+            region: region.to_owned(),
             expected: partitions,
             found: lists.len(),
         });
     }
-    let mut seats = Vec::with_capacity(partitions * copies);
-    for (partition, list) in (0..).map(Partition).zip(lists) {
-        if list.len() != copies {
-            return Err(LayoutError::SeatCount {
-                region: named(),
+    (0..)
+        .map(Partition)
+        .zip(lists)
+        .map(|(partition, list)| checked_list(region, nodes, copies, partition, list))
+        .collect()
+}
+
+fn checked_list(
+    region: &str,
+    nodes: &[NodeSpec],
+    copies: usize,
+    partition: Partition,
+    list: &[NodeId],
+) -> Result<Vec<u16>, LayoutError> {
+    let region = region.to_owned();
+    if list.len() != copies {
+        return Err(LayoutError::SeatCount {
+            region,
+            partition,
+            expected: copies,
+            found: list.len(),
+        });
+    }
+    let mut seats = Vec::with_capacity(copies);
+    for &node in list {
+        let Ok(at) = nodes.binary_search_by_key(&node, |spec| spec.id) else {
+            return Err(LayoutError::SeatUnknown {
+                region,
                 partition,
-                expected: copies,
-                found: list.len(),
+                node,
+            });
+        };
+        if nodes[at].region != region {
+            return Err(LayoutError::SeatElsewhere {
+                region,
+                partition,
+                node,
             });
         }
-        let begin = seats.len();
-        for &node in list {
-            let Ok(at) = nodes.binary_search_by_key(&node, |spec| spec.id) else {
-                return Err(LayoutError::SeatUnknown {
-                    region: named(),
-                    partition,
-                    node,
-                });
-            };
-            if nodes[at].region != region {
-                return Err(LayoutError::SeatElsewhere {
-                    region: named(),
-                    partition,
-                    node,
-                });
-            }
-            if seats[begin..].contains(&at) {
-                return Err(LayoutError::SeatTwice {
-                    region: named(),
-                    partition,
-                    node,
-                });
-            }
-            seats.push(at);
+        let at = at as u16;
+        if seats.contains(&at) {
+            return Err(LayoutError::SeatTwice {
+                region,
+                partition,
+                node,
+            });
         }
+        seats.push(at);
     }
     Ok(seats)
 }
 
 impl From<Layout> for Form {
     fn from(layout: Layout) -> Form {
-        let id = |&at: &usize| layout.nodes[at].id;
+        let id = |&at: &u16| layout.nodes[usize::from(at)].id;
         let seats = layout
             .rings
             .iter()
             .map(|ring| {
-                let lists = ring.seats.chunks(ring.copies);
-                let lists = lists.map(|list| list.iter().map(id).collect());
+                let lists = ring.lists().map(|list| list.iter().map(id).collect());
                 (ring.region.clone(), lists.collect())
             })
             .collect();

@@ -60,6 +60,7 @@ mod ids;
 mod layout;
 mod preference;
 mod replica_set;
+mod ring;
 mod shares;
 mod spec;
 

@@ -120,9 +120,9 @@ mod tests {
     #[test]
     fn ids_are_stored_and_never_change() {
         let id = |n, regions| ReplicaSet::new(n, regions).unwrap().id().to_string();
-        assert_eq!(id(3, None), "GOLDEN_A");
-        assert_eq!(id(5, None), "GOLDEN_B");
-        assert_eq!(id(3, regions(&["eu", "us"])), "GOLDEN_C");
+        assert_eq!(id(3, None), "fdfa7073ef4d73c6");
+        assert_eq!(id(5, None), "33c8e8042823f9d1");
+        assert_eq!(id(3, regions(&["eu", "us"])), "626e3674df0f64f0");
         assert_ne!(id(3, regions(&["eu", "us"])), id(3, regions(&["euus"])));
     }
 

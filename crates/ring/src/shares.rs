@@ -2,18 +2,19 @@
 //!
 //! # The zone rule
 //!
-//! A partition's copies are spread over the region's zones as evenly as the number of nodes in each zone
-//! allows, weights notwithstanding: with `c` the least number for which `sum of min(c, nodes in zone)`
-//! reaches the copies, every zone holds at least `min(c - 1, nodes in zone)` and at most `min(c, nodes in
-//! zone)` of them. So three copies in three or more zones never share one; in two zones they stand 2 and 1;
-//! four in two zones stand 2 and 2, and never 3 and 1, which one zone's loss would leave with a single copy.
-//! A zone that is small in weight therefore bears more than its share: safety first, balance within it.
+//! A partition's copies are spread over the region's zones as evenly as the number of nodes in each
+//! zone allows, weights notwithstanding: with `c` the least number for which `sum of min(c, nodes in
+//! zone)` reaches the copies, every zone holds at least `min(c - 1, nodes in zone)` and at most `min(c,
+//! nodes in zone)` of them. So three copies in three or more zones never share one; in two zones they
+//! stand 2 and 1; four in two zones stand 2 and 2, and never 3 and 1, which one zone's loss would leave
+//! with a single copy. A zone that is small in weight therefore bears more than its share: safety
+//! first, balance within it.
 //!
 //! # Shares
 //!
-//! Under that rule, and with no node twice in a partition, the highest number of seats per weight is made as
-//! small as possible, then the next highest, and so on (lexicographic min-max). The peak alone would not do: where
-//! one small zone sets it, nothing would make the other zones share evenly.
+//! Under that rule, and with no node twice in a partition, the highest number of seats per weight is
+//! made as small as possible, then the next highest, and so on (lexicographic min-max). The peak alone
+//! would not do: where one small zone sets it, nothing would make the other zones share evenly.
 //!
 //! No search over placements is needed for the counts. If every partition were dealt the same fraction of
 //! every node, any counts within the bounds below would be met; and a flow with whole capacities that has a
@@ -65,16 +66,20 @@ impl ZoneBounds {
     }
 }
 
+/// A node may be off its fair number by one part in so many, or by one seat, if only moves would
+/// correct it. Without slack a change of one weight would move seats to and fro for mere rounding; 5 %
+/// is what the balance of a layout is allowed to cost anywhere, and most of it stays unused.
+const SLACK: u32 = 20;
+
 /// The seats of each node of a region, by its position among the members.
 #[derive(Clone, Debug)]
 pub(crate) struct Shares {
     /// The fairest whole numbers.
     pub(crate) fair: Vec<u32>,
-    /// What a node may be left with if moving more than that would only correct it: one seat or 5 % below
-    /// the fair number. Without it a change of one weight would move seats to and fro for mere rounding.
+    /// The least a node may be left with: its fair number less the slack.
     pub(crate) least: Vec<u32>,
-    /// The most a node may have. It never exceeds the highest load per weight of the nodes whose seats it
-    /// could take in the fair dealing, so the peak of the region is the optimum, always.
+    /// The most a node may be left with: its fair number and the slack, but never more seats per weight
+    /// than the fair dealing's peak. So the region's peak is the optimum, always.
     pub(crate) most: Vec<u32>,
 }
 
@@ -106,32 +111,25 @@ impl Shares {
             deal.give(member);
         }
 
-        // A zone at one of its bounds has a level of its own; all others compete for the same seats.
-        let pinned: Vec<bool> = (0..floors.len())
-            .map(|z| deal.in_zone[z] == floors[z] || deal.in_zone[z] == ceilings[z])
-            .collect();
         let fair = deal.seats;
-        let peak_over = |with: &dyn Fn(usize) -> bool| {
-            (0..members.len())
-                .filter(|&v| with(members[v].zone))
-                .map(|v| Ratio(fair[v], members[v].weight))
-                .reduce(|a, b| if a.less(b) { b } else { a })
-        };
-        let most = members
+        let peak = fair
             .iter()
-            .map(|member| {
-                let peak = if pinned[member.zone] {
-                    peak_over(&|zone| zone == member.zone)
-                } else {
-                    peak_over(&|zone| !pinned[zone])
-                };
-                let most = peak.expect("a node is among its peers").of(member.weight);
-                most.min(partitions as u64) as u32
-            })
-            .collect();
+            .zip(members)
+            .map(|(&seats, member)| Ratio(seats, member.weight))
+            .reduce(|a, b| if a.less(b) { b } else { a })
+            .expect("a region has nodes");
+        let slack = |seats: u32| (seats / SLACK).max(1);
         let least = fair
             .iter()
-            .map(|&seats| seats.saturating_sub((seats / 20).max(1)))
+            .map(|&seats| seats.saturating_sub(slack(seats)))
+            .collect();
+        let most = fair
+            .iter()
+            .zip(members)
+            .map(|(&seats, member)| {
+                let within_peak = peak.of(member.weight).min(partitions as u64);
+                u64::from(seats + slack(seats)).min(within_peak) as u32
+            })
             .collect();
         Shares { fair, least, most }
     }
@@ -234,7 +232,7 @@ mod tests {
     fn shares_follow_weights_within_the_zone_rule() {
         assert_eq!(
             fair(&[(1, 0), (2, 0), (3, 0), (6, 0)], 64, 1),
-            [6, 11, 16, 31]
+            [5, 11, 16, 32]
         );
         // No node holds a partition twice: weights 1, 1, 2 with three copies are equal shares.
         assert_eq!(fair(&[(1, 0), (1, 0), (2, 0)], 64, 3), [64, 64, 64]);

@@ -1,0 +1,12 @@
+//! One file a command.
+
+pub(crate) mod delete;
+pub(crate) mod dev;
+pub(crate) mod get;
+pub(crate) mod import;
+pub(crate) mod init;
+pub(crate) mod put;
+pub(crate) mod ready;
+pub(crate) mod server;
+pub(crate) mod sim;
+pub(crate) mod verify;

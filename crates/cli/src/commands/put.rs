@@ -1,0 +1,112 @@
+//! `quorate put`
+
+use std::fs;
+use std::io::{self, IsTerminal, Read};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use quorate_protocol::Options;
+use serde_json::json;
+
+use crate::failure::Failure;
+use crate::options::{ClusterArgs, TimeoutArgs, WriteArgs};
+use crate::output::{self, Form};
+use crate::runtime;
+
+/// Store a value
+///
+/// Without --context the value becomes a sibling of whatever the key holds; with the context of a get it replaces what that get showed.
+/// Prints nothing; -o json prints the context that names this write.
+#[derive(clap::Args)]
+pub(crate) struct Put {
+    /// The bucket
+    bucket: String,
+
+    /// The key
+    key: String,
+
+    /// The value [default: what standard input brings]
+    #[arg(conflicts_with = "file")]
+    value: Option<String>,
+
+    /// Read the value from this file; - is standard input
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+
+    /// The context of an earlier answer for this key: what was read is replaced
+    #[arg(long, value_parser = output::parse_context)]
+    context: Option<Bytes>,
+
+    /// The value's media type
+    #[arg(long, value_name = "TYPE")]
+    content_type: Option<String>,
+
+    /// A name and a text to keep beside the value; may be repeated
+    #[arg(long, value_name = "NAME=TEXT", value_parser = named_text)]
+    meta: Vec<(String, String)>,
+
+    #[command(flatten)]
+    timeout: TimeoutArgs,
+
+    #[command(flatten)]
+    write: WriteArgs,
+
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+impl Put {
+    pub(crate) fn run(self, form: Form) -> Result<(), Failure> {
+        let value = match (self.value, self.file.as_deref()) {
+            (Some(text), _) => Bytes::from(text),
+            (None, Some(file)) if file != Path::new("-") => {
+                let read = fs::read(file);
+                read.map_err(|error| Failure::io(format!("read {}", file.display()), &error))?
+                    .into()
+            }
+            (None, _) => standard_input()?,
+        };
+        let context = runtime::block_on(async {
+            let client = self.cluster.connect().await?;
+            let mut put = client
+                .put(&self.bucket, &self.key, value)
+                .options(self.write.into_options(Options::default()))
+                .timeout(self.timeout.timeout)
+                .context(self.context);
+            if let Some(content_type) = self.content_type {
+                put = put.content_type(content_type);
+            }
+            for (name, text) in self.meta {
+                put = put.meta(name, text);
+            }
+            put.await.map_err(Failure::new)
+        })?;
+        if form == Form::Json {
+            output::json(&json!({
+                "bucket": self.bucket,
+                "key": self.key,
+                "context": output::context_text(&context),
+            }))?;
+        }
+        Ok(())
+    }
+}
+
+fn standard_input() -> Result<Bytes, Failure> {
+    let mut stdin = io::stdin().lock();
+    if stdin.is_terminal() {
+        output::remark("reading the value from the terminal; Ctrl-D ends it");
+    }
+    let mut value = Vec::new();
+    stdin
+        .read_to_end(&mut value)
+        .map_err(|error| Failure::io("read standard input", &error))?;
+    Ok(value.into())
+}
+
+fn named_text(argument: &str) -> Result<(String, String), String> {
+    match argument.split_once('=') {
+        Some((name, text)) if !name.is_empty() => Ok((name.to_owned(), text.to_owned())),
+        _ => Err("write NAME=TEXT".to_owned()),
+    }
+}

@@ -1,0 +1,292 @@
+//! The driver: carries requests to nodes as the routing says.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_protocol::{Answer, Description, Header, Request, TIMEOUT_DEFAULT, Value};
+use quorate_ring::{Layout, NodeId};
+use quorate_transport::{Credentials, Endpoint, Expected, Identity, Tuning, resolve};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+
+use crate::config::{ClientConfig, ConfigError};
+use crate::error::Error;
+use crate::link::{Link, Open};
+use crate::requests::{DeleteRequest, GetRequest, PutRequest};
+use crate::routing::{Journey, Outcome, Routes};
+
+/// How long [`Client::connect`] looks for a node.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long one endpoint may keep silent before the next is dialled too. A node in reach answers in a fraction of it; a
+/// dead one would otherwise cost every command the better part of a second.
+const HEAD_START: Duration = Duration::from_millis(150);
+
+/// How much longer than the request's own time an answer is awaited: the coordinator answers when that time is up, and
+/// its answer says more than our silence.
+const SLACK: Duration = Duration::from_millis(500);
+
+/// The largest answer taken: several siblings of the largest value.
+const FRAME_BYTES_MAX: usize = 64 << 20;
+
+/// A cluster as seen from outside. Cheap to clone, usable from any thread; all clones share one connection a node. It
+/// lives on the tokio runtime in which it was connected.
+#[derive(Clone, Debug)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    endpoint: Endpoint,
+    layout: Arc<Layout>,
+    routes: Routes,
+    links: BTreeMap<NodeId, Arc<Link>>,
+}
+
+/// Who answered, and the layout as it knows it.
+#[derive(Clone, Debug)]
+pub struct Described {
+    /// The answering node's name.
+    pub node: String,
+    /// The cluster's layout.
+    pub layout: Arc<Layout>,
+}
+
+impl Client {
+    /// Finds the cluster: dials the endpoints, the next whenever one fails or takes long, and learns the layout from
+    /// the first that answers. Takes 5 seconds at most.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`], [`Error::Credentials`] or [`Error::Socket`] if it cannot even begin; [`Error::Unreachable`],
+    /// with what happened at each endpoint.
+    pub async fn connect(config: ClientConfig) -> Result<Client, Error> {
+        Client::connect_within(config, CONNECT_TIMEOUT).await
+    }
+
+    /// The same within a time of the caller's.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::connect`].
+    pub async fn connect_within(config: ClientConfig, within: Duration) -> Result<Client, Error> {
+        let deadline = Instant::now() + within;
+        let ClientConfig {
+            endpoints,
+            ca,
+            certificate,
+            key,
+        } = config;
+        if endpoints.is_empty() {
+            return Err(ConfigError::NoEndpoints.into());
+        }
+        let credentials = Credentials::load(&ca, &certificate, &key)?;
+        let tuning = Tuning {
+            max_frame: FRAME_BYTES_MAX,
+            ..Tuning::default()
+        };
+        let endpoint = Endpoint::dialler(&credentials, tuning)?;
+        let (node, open, layout) = find(&endpoint, &endpoints, deadline).await?;
+        let links: BTreeMap<NodeId, Arc<Link>> = layout
+            .nodes()
+            .iter()
+            .map(|n| (n.id, Arc::new(Link::new(n.id.0, n.name.clone(), n.quic.clone()))))
+            .collect();
+        if let Some(link) = links.get(&node) {
+            link.opened(open);
+        }
+        let shared = Shared {
+            endpoint,
+            routes: Routes::new(layout.clone()),
+            layout: Arc::new(layout),
+            links,
+        };
+        Ok(Client {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Reads a key.
+    pub fn get(&self, bucket: impl Into<String>, key: impl Into<String>) -> GetRequest {
+        GetRequest::new(self.clone(), bucket.into(), key.into())
+    }
+
+    /// Stores a value.
+    pub fn put(
+        &self,
+        bucket: impl Into<String>,
+        key: impl Into<String>,
+        value: impl Into<Bytes>,
+    ) -> PutRequest {
+        PutRequest::new(self.clone(), bucket.into(), key.into(), Value::new(value))
+    }
+
+    /// Removes the values of a key.
+    pub fn delete(&self, bucket: impl Into<String>, key: impl Into<String>) -> DeleteRequest {
+        DeleteRequest::new(self.clone(), bucket.into(), key.into())
+    }
+
+    /// Asks a node who it is and for the layout.
+    ///
+    /// # Errors
+    ///
+    /// As any request.
+    pub async fn describe(&self) -> Result<Described, Error> {
+        match self.call(Request::Describe, None).await? {
+            Answer::Described(description) => {
+                let (node, layout) = parse(description)?;
+                let layout = Arc::new(layout);
+                Ok(Described { node, layout })
+            }
+            other => Err(crate::requests::unexpected(&other, false)),
+        }
+    }
+
+    /// The layout by which requests are routed.
+    #[must_use]
+    pub fn layout(&self) -> Arc<Layout> {
+        self.shared.layout.clone()
+    }
+
+    /// Carries any request; without a `timeout` it has the cluster's default. Returns half a second after the timeout at
+    /// the latest.
+    ///
+    /// # Errors
+    ///
+    /// Refusals and unmet quorums are errors here; see [`Error`].
+    pub async fn call(&self, request: Request, timeout: Option<Duration>) -> Result<Answer, Error> {
+        let timeout = timeout.unwrap_or(TIMEOUT_DEFAULT);
+        let deadline = Instant::now() + timeout;
+        let shared = &self.shared;
+        let standing = |node: NodeId| shared.links[&node].standing();
+        let candidates = shared.routes.candidates(&request, standing);
+        self.warm(&request, candidates.front().copied());
+        let mut journey = Journey::new(&request, candidates);
+        while let Some(node) = journey.next() {
+            let link = &shared.links[&node];
+            let connected = timeout_at(deadline, link.connect(&shared.endpoint)).await;
+            let Ok(connected) = connected else {
+                return Err(journey.out_of_time(timeout, false));
+            };
+            let header = Header {
+                layout_version: shared.layout.version(),
+                deadline_ms: millis(deadline.saturating_duration_since(Instant::now())),
+                ..Header::default()
+            };
+            let sent = connected.and_then(|open| open.send(header, request.clone()));
+            let outcome = match sent {
+                Err(reason) => Outcome::NotSent(reason),
+                Ok(mut sent) => match timeout_at(deadline + SLACK, sent.answer()).await {
+                    Err(_) => return Err(journey.out_of_time(timeout, true)),
+                    Ok(Ok(answer)) => Outcome::Answered(answer),
+                    Ok(Err(reason)) => Outcome::Lost(reason),
+                },
+            };
+            if let Some(result) = journey.happened(&link.name, outcome) {
+                return result;
+            }
+        }
+        Err(journey.exhausted())
+    }
+
+    /// Where a request goes elsewhere only because that connection is open, opens the one to its home for the next.
+    fn warm(&self, request: &Request, first: Option<NodeId>) {
+        let Some(home) = self.shared.routes.home(request) else {
+            return;
+        };
+        if first == Some(home) || request.target().is_none() {
+            return;
+        }
+        let link = self.shared.links[&home].clone();
+        if link.standing() == crate::routing::Standing::Untried && !link.is_being_dialled() {
+            let endpoint = self.shared.endpoint.clone();
+            tokio::spawn(async move {
+                // The link remembers the failure.
+                let _ = link.connect(&endpoint).await;
+            });
+        }
+    }
+}
+
+/// Whole milliseconds, at least 1: 0 would stand for the default.
+fn millis(left: Duration) -> u32 {
+    u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1)
+}
+
+/// The first node that answers.
+async fn find(
+    endpoint: &Endpoint,
+    addresses: &[String],
+    deadline: Instant,
+) -> Result<(NodeId, Arc<Open>, Layout), Error> {
+    let mut waiting = addresses.iter();
+    let mut dials = JoinSet::new();
+    let mut tried = Vec::new();
+    loop {
+        if let Some(address) = waiting.next() {
+            dials.spawn(meet(endpoint.clone(), address.clone()));
+        }
+        let next_dial = match waiting.len() {
+            0 => deadline,
+            _ => deadline.min(Instant::now() + HEAD_START),
+        };
+        match timeout_at(next_dial, dials.join_next()).await {
+            Ok(Some(Ok(Ok(found)))) => return Ok(found),
+            Ok(Some(Ok(Err(reason)))) => tried.push(reason),
+            Ok(Some(Err(panic))) => std::panic::resume_unwind(panic.into_panic()),
+            Ok(None) if waiting.len() == 0 => return Err(Error::Unreachable { tried }),
+            Ok(None) => {}
+            Err(_) if Instant::now() >= deadline => {
+                tried.push("the others did not answer in time".into());
+                return Err(Error::Unreachable { tried });
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Dials one endpoint and asks it for the layout.
+async fn meet(
+    endpoint: Endpoint,
+    name: String,
+) -> Result<(NodeId, Arc<Open>, Layout), String> {
+    let mut last = String::new();
+    for address in resolve(&name).await.map_err(|error| error.to_string())? {
+        let connection = match endpoint.dial(address, Expected::AnyNode).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                last = error.to_string();
+                continue;
+            }
+        };
+        let Identity::Node(id) = *connection.peer() else {
+            return Err(format!("{address} is no node"));
+        };
+        let open = Open::new(connection);
+        let mut sent = open.send(Header::default(), Request::Describe)?;
+        let described = match sent.answer().await? {
+            Answer::Described(description) => description,
+            Answer::Refused(refusal) => return Err(format!("{address}: {refusal}")),
+            _ => return Err(format!("{address} answered something else than the layout")),
+        };
+        drop(sent);
+        let (_, layout) = parse(described).map_err(|error| error.to_string())?;
+        return Ok((NodeId(id), open, layout));
+    }
+    Err(last)
+}
+
+fn parse(description: Description) -> Result<(String, Layout), Error> {
+    let Description { node, layout } = description;
+    match serde_json::from_slice(&layout) {
+        Ok(layout) => Ok((node, layout)),
+        Err(error) => Err(Error::Unexpected {
+            node,
+            what: format!("with a layout that is none ({error})"),
+            write: false,
+        }),
+    }
+}

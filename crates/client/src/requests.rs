@@ -1,0 +1,251 @@
+//! The words users say: a request is built up and then awaited.
+
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_protocol::{Answer, Delete, Get, Options, Put, Quorum, Request, Shown, Value};
+
+use crate::client::Client;
+use crate::error::Error;
+
+/// The live values of a key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fetched {
+    /// At least one; several if they are concurrent.
+    pub siblings: Vec<Sibling>,
+    /// What was read, for the put or delete that is to replace exactly this.
+    pub context: Bytes,
+}
+
+/// One live value.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sibling {
+    /// The value with what is kept beside it.
+    pub value: Value,
+    /// The name of the write that brought it, for display.
+    pub dot: String,
+}
+
+type Pending<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
+
+/// A get under construction: await it to send it.
+#[must_use = "a request is sent when it is awaited"]
+#[derive(Clone, Debug)]
+pub struct GetRequest {
+    client: Client,
+    request: Get,
+    timeout: Option<Duration>,
+}
+
+/// A put under construction: await it to send it.
+#[must_use = "a request is sent when it is awaited"]
+#[derive(Clone, Debug)]
+pub struct PutRequest {
+    client: Client,
+    request: Put,
+    timeout: Option<Duration>,
+}
+
+/// A delete under construction: await it to send it.
+#[must_use = "a request is sent when it is awaited"]
+#[derive(Clone, Debug)]
+pub struct DeleteRequest {
+    client: Client,
+    request: Delete,
+    timeout: Option<Duration>,
+}
+
+macro_rules! quorums {
+    ($($(#[$doc:meta])* $name:ident),*) => {
+        $($(#[$doc])*
+        pub fn $name(mut self, quorum: impl Into<Option<Quorum>>) -> Self {
+            self.request.options.$name = quorum.into();
+            self
+        })*
+
+        /// How long it may take. The cluster's default is 5 seconds.
+        pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+            self.timeout = timeout.into();
+            self
+        }
+
+        /// All options at once.
+        pub fn options(mut self, options: Options) -> Self {
+            self.request.options = options;
+            self
+        }
+    };
+}
+
+impl GetRequest {
+    pub(crate) fn new(client: Client, bucket: String, key: String) -> Self {
+        let options = Options::default();
+        GetRequest {
+            client,
+            request: Get { bucket, key, options },
+            timeout: None,
+        }
+    }
+
+    quorums!(
+        /// Replicas that must answer.
+        r,
+        /// Of those, how many must be primaries.
+        pr
+    );
+}
+
+impl IntoFuture for GetRequest {
+    type Output = Result<Option<Fetched>, Error>;
+    type IntoFuture = Pending<Option<Fetched>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            match self.client.call(Request::Get(self.request), self.timeout).await? {
+                Answer::Absent => Ok(None),
+                Answer::Found { siblings, context } => Ok(Some(Fetched {
+                    siblings: siblings.into_iter().map(Sibling::from).collect(),
+                    context,
+                })),
+                other => Err(unexpected(&other, false)),
+            }
+        })
+    }
+}
+
+impl PutRequest {
+    pub(crate) fn new(client: Client, bucket: String, key: String, value: Value) -> Self {
+        let request = Put {
+            bucket,
+            key,
+            value,
+            context: None,
+            options: Options::default(),
+        };
+        PutRequest {
+            client,
+            request,
+            timeout: None,
+        }
+    }
+
+    quorums!(
+        /// Replicas that must take it.
+        w,
+        /// Of those, how many must be primaries.
+        pw,
+        /// Of those, how many must have it synced to disk.
+        dw
+    );
+
+    /// The context of an earlier answer for this key: what was read is replaced. Without one, the value becomes a
+    /// sibling of whatever is there.
+    pub fn context(mut self, context: impl Into<Option<Bytes>>) -> Self {
+        self.request.context = context.into();
+        self
+    }
+
+    /// The value's media type.
+    pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
+        self.request.value.content_type = Some(content_type.into());
+        self
+    }
+
+    /// Adds a name and value to what is kept beside the value.
+    pub fn meta(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.request.value.meta.push((name.into(), value.into()));
+        self
+    }
+}
+
+impl IntoFuture for PutRequest {
+    /// The context that names just this write.
+    type Output = Result<Bytes, Error>;
+    type IntoFuture = Pending<Bytes>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            match self.client.call(Request::Put(self.request), self.timeout).await? {
+                Answer::Stored { context } | Answer::Found { context, .. } => Ok(context),
+                other => Err(unexpected(&other, true)),
+            }
+        })
+    }
+}
+
+impl DeleteRequest {
+    pub(crate) fn new(client: Client, bucket: String, key: String) -> Self {
+        let request = Delete {
+            bucket,
+            key,
+            context: None,
+            options: Options::default(),
+        };
+        DeleteRequest {
+            client,
+            request,
+            timeout: None,
+        }
+    }
+
+    quorums!(
+        /// Replicas that must answer the read that a delete without a context begins with.
+        r,
+        /// Of those, how many must be primaries.
+        pr,
+        /// Replicas that must take it.
+        w,
+        /// Of those, how many must be primaries.
+        pw,
+        /// Of those, how many must have it synced to disk.
+        dw
+    );
+
+    /// The context of an earlier answer for this key: just what was read is removed. Without one, what a read quorum
+    /// sees.
+    pub fn context(mut self, context: impl Into<Option<Bytes>>) -> Self {
+        self.request.context = context.into();
+        self
+    }
+}
+
+impl IntoFuture for DeleteRequest {
+    type Output = Result<(), Error>;
+    type IntoFuture = Pending<()>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let request = Request::Delete(self.request);
+            match self.client.call(request, self.timeout).await? {
+                Answer::Deleted | Answer::Absent => Ok(()),
+                other => Err(unexpected(&other, true)),
+            }
+        })
+    }
+}
+
+impl From<Shown> for Sibling {
+    fn from(shown: Shown) -> Self {
+        Sibling {
+            value: shown.value,
+            dot: shown.dot,
+        }
+    }
+}
+
+pub(crate) fn unexpected(answer: &Answer, write: bool) -> Error {
+    let what = match answer {
+        Answer::Stored { .. } => "as to a put",
+        Answer::Found { .. } | Answer::Absent => "as to a get",
+        Answer::Deleted => "as to a delete",
+        Answer::Described(_) => "with a layout",
+        Answer::Refused(_) | Answer::Unmet(_) => "what is an error",
+    };
+    Error::Unexpected {
+        node: "the node".into(),
+        what: what.into(),
+        write,
+    }
+}

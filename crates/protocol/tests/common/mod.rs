@@ -1,0 +1,456 @@
+//! Messages for the tests of this crate: one of each shape, and arbitrary ones.
+//!
+//! The strategies are boxed, as their values would else be trees of enums on the stack, more than a test's thread has.
+
+// Each test binary takes what it needs.
+#![allow(dead_code)]
+
+use bytes::Bytes;
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use quorate_protocol::*;
+use quorate_ring::{Partition, ReplicaSetId};
+
+fn request_id() -> impl Strategy<Value = RequestId> {
+    any::<u64>().prop_map(RequestId)
+}
+
+fn bytes() -> impl Strategy<Value = Bytes> {
+    // Lengths around which MessagePack changes its form: 31/32 and 255/256 (and 65,535/65,536 in a test of its own).
+    let long = (254..258usize, any::<u8>()).prop_map(|(len, byte)| vec![byte; len]);
+    prop_oneof![8 => vec(any::<u8>(), 0..36), 1 => long].prop_map(Bytes::from)
+}
+
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![8 => ".{0,12}", 1 => "[a-z]{30,34}"]
+}
+
+fn header() -> BoxedStrategy<Header> {
+    let trace =
+        (any::<u128>(), any::<u64>(), any::<u8>()).prop_map(|(trace_id, span_id, flags)| Trace {
+            trace_id,
+            span_id,
+            flags,
+        });
+    (
+        any::<u64>(),
+        any::<u32>(),
+        any::<bool>(),
+        option::of(trace),
+        option::of(text()),
+        option::of(any::<u128>()),
+    )
+        .prop_map(
+            |(layout_version, deadline_ms, forwarded, trace, principal, op_id)| Header {
+                layout_version,
+                deadline_ms,
+                forwarded,
+                trace,
+                principal,
+                op_id,
+            },
+        )
+        .boxed()
+}
+
+pub(crate) fn quorum() -> impl Strategy<Value = Quorum> {
+    prop_oneof![
+        (0..=QUORUM_COUNT_MAX).prop_map(Quorum::Count),
+        Just(Quorum::Majority),
+        Just(Quorum::All),
+        Just(Quorum::Local),
+        Just(Quorum::Each),
+    ]
+}
+
+fn options() -> BoxedStrategy<Options> {
+    let quorum = || option::of(quorum());
+    (
+        quorum(),
+        quorum(),
+        quorum(),
+        quorum(),
+        quorum(),
+        any::<bool>(),
+    )
+        .prop_map(|(r, w, pr, pw, dw, return_body)| Options {
+            r,
+            w,
+            pr,
+            pw,
+            dw,
+            return_body,
+        })
+        .boxed()
+}
+
+pub(crate) fn value() -> BoxedStrategy<Value> {
+    (bytes(), option::of(text()), vec((text(), text()), 0..3))
+        .prop_map(|(data, content_type, meta)| Value {
+            data,
+            content_type,
+            meta,
+        })
+        .boxed()
+}
+
+fn request() -> BoxedStrategy<Request> {
+    let put = (text(), text(), value(), option::of(bytes()), options()).prop_map(
+        |(bucket, key, value, context, options)| {
+            Request::Put(Put {
+                bucket,
+                key,
+                value,
+                context,
+                options,
+            })
+        },
+    );
+    let get = (text(), text(), options()).prop_map(|(bucket, key, options)| {
+        Request::Get(Get {
+            bucket,
+            key,
+            options,
+        })
+    });
+    let delete = (text(), text(), option::of(bytes()), options()).prop_map(
+        |(bucket, key, context, options)| {
+            Request::Delete(Delete {
+                bucket,
+                key,
+                context,
+                options,
+            })
+        },
+    );
+    prop_oneof![put, get, delete, Just(Request::Describe)].boxed()
+}
+
+fn refusal() -> BoxedStrategy<Refusal> {
+    prop_oneof![
+        text().prop_map(Refusal::Malformed),
+        text().prop_map(Refusal::BadContext),
+        any::<(u64, u64)>().prop_map(|(size, limit)| Refusal::TooLarge { size, limit }),
+        text().prop_map(Refusal::Impossible),
+        any::<(u32, u32)>().prop_map(|(count, limit)| Refusal::TooManySiblings { count, limit }),
+        any::<(u32, u32)>()
+            .prop_map(|(needed, answered)| Refusal::Unavailable { needed, answered }),
+        Just(Refusal::Overloaded),
+        Just(Refusal::Draining),
+        text().prop_map(Refusal::Poisoned),
+        any::<u64>().prop_map(|version| Refusal::WrongLayout { version }),
+        text().prop_map(Refusal::Corrupt),
+        text().prop_map(Refusal::NotAllowed),
+    ]
+    .boxed()
+}
+
+fn answer() -> BoxedStrategy<Answer> {
+    let shown = (text(), value()).prop_map(|(dot, value)| Shown { dot, value });
+    let unmet = any::<(u32, u32, bool, bool)>().prop_map(
+        |(needed, answered, timed_out, may_have_written)| {
+            Answer::Unmet(Unmet {
+                needed,
+                answered,
+                timed_out,
+                may_have_written,
+            })
+        },
+    );
+    prop_oneof![
+        bytes().prop_map(|context| Answer::Stored { context }),
+        (vec(shown, 0..20), bytes())
+            .prop_map(|(siblings, context)| Answer::Found { siblings, context }),
+        Just(Answer::Absent),
+        Just(Answer::Deleted),
+        (text(), bytes())
+            .prop_map(|(node, layout)| Answer::Described(Description { node, layout })),
+        refusal().prop_map(Answer::Refused),
+        unmet,
+    ]
+    .boxed()
+}
+
+fn replica_request() -> BoxedStrategy<ReplicaRequest> {
+    let target = || {
+        (any::<(u16, u64)>(), any::<[u8; 16]>(), bytes()).prop_map(
+            |((partition, set), bucket, key)| {
+                let vnode = VnodeId {
+                    partition: Partition(partition),
+                    set: ReplicaSetId(set),
+                };
+                (vnode, BucketId(bucket), key)
+            },
+        )
+    };
+    prop_oneof![
+        (target(), bytes(), any::<bool>()).prop_map(|((vnode, bucket, key), record, durable)| {
+            ReplicaRequest::Merge(Merge {
+                vnode,
+                bucket,
+                key,
+                record,
+                durable,
+            })
+        }),
+        (target(), any::<bool>()).prop_map(|((vnode, bucket, key), digest_only)| {
+            ReplicaRequest::Read(Read {
+                vnode,
+                bucket,
+                key,
+                digest_only,
+            })
+        }),
+    ]
+    .boxed()
+}
+
+fn reply() -> BoxedStrategy<ReplicaReply> {
+    prop_oneof![
+        any::<bool>().prop_map(|synced| ReplicaReply::Merged { synced }),
+        bytes().prop_map(ReplicaReply::Record),
+        any::<[u8; 16]>().prop_map(ReplicaReply::Digest),
+        refusal().prop_map(ReplicaReply::Refused),
+    ]
+    .boxed()
+}
+
+pub(crate) fn message() -> BoxedStrategy<Message> {
+    prop_oneof![
+        3 => (request_id(), header(), request()).prop_map(|(id, h, r)| Message::Request(id, h, r)),
+        3 => (request_id(), answer()).prop_map(|(id, answer)| Message::Answer(id, answer)),
+        2 => (request_id(), header(), replica_request())
+            .prop_map(|(id, h, r)| Message::Replica(id, h, r)),
+        1 => (request_id(), reply()).prop_map(|(id, reply)| Message::Reply(id, reply)),
+    ]
+    .boxed()
+}
+
+/// A message of every kind and with every variant, each under a name: what the golden bytes are of.
+pub(crate) fn specimens() -> Vec<(String, Message)> {
+    let id = RequestId(7);
+    let options = Options {
+        r: Some(Quorum::Count(1)),
+        w: Some(Quorum::Majority),
+        pr: Some(Quorum::All),
+        pw: Some(Quorum::Local),
+        dw: Some(Quorum::Each),
+        return_body: true,
+    };
+    let value = Value {
+        data: Bytes::from_static(b"milk"),
+        content_type: Some("text/plain".to_owned()),
+        meta: vec![("colour".to_owned(), "white".to_owned())],
+    };
+    let header = Header {
+        layout_version: 3,
+        deadline_ms: 5_000,
+        forwarded: true,
+        trace: Some(Trace {
+            trace_id: 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c,
+            span_id: 0xb7ad_6b71_6920_3331,
+            flags: 1,
+        }),
+        principal: Some("alice".to_owned()),
+        op_id: Some(u128::MAX - 1),
+    };
+    let text = |text: &str| text.to_owned();
+    let context = Bytes::from_static(&[1, 2, 3]);
+
+    let requests = [
+        (
+            "put",
+            Request::Put(Put {
+                bucket: text("cart"),
+                key: text("ann"),
+                value: value.clone(),
+                context: Some(context.clone()),
+                options,
+            }),
+        ),
+        (
+            "get",
+            Request::Get(Get {
+                bucket: text("cart"),
+                key: text("ann"),
+                options,
+            }),
+        ),
+        (
+            "delete",
+            Request::Delete(Delete {
+                bucket: text("cart"),
+                key: text("ann"),
+                context: Some(context.clone()),
+                options,
+            }),
+        ),
+        ("describe", Request::Describe),
+        (
+            "put-bare",
+            Request::Put(Put {
+                bucket: text("b"),
+                key: text("k"),
+                value: Value::new(Bytes::new()),
+                context: None,
+                options: Options::default(),
+            }),
+        ),
+        (
+            "delete-bare",
+            Request::Delete(Delete {
+                bucket: text("b"),
+                key: text("k"),
+                context: None,
+                options: Options::default(),
+            }),
+        ),
+    ];
+    let refusals = [
+        ("malformed", Refusal::Malformed(text("why"))),
+        ("bad-context", Refusal::BadContext(text("why"))),
+        (
+            "too-large",
+            Refusal::TooLarge {
+                size: u64::MAX,
+                limit: 8 << 20,
+            },
+        ),
+        ("impossible", Refusal::Impossible(text("why"))),
+        (
+            "too-many-siblings",
+            Refusal::TooManySiblings {
+                count: 65,
+                limit: 64,
+            },
+        ),
+        (
+            "unavailable",
+            Refusal::Unavailable {
+                needed: 2,
+                answered: 1,
+            },
+        ),
+        ("overloaded", Refusal::Overloaded),
+        ("draining", Refusal::Draining),
+        ("poisoned", Refusal::Poisoned(text("why"))),
+        ("wrong-layout", Refusal::WrongLayout { version: 4 }),
+        ("corrupt", Refusal::Corrupt(text("what"))),
+        ("not-allowed", Refusal::NotAllowed(text("why"))),
+    ];
+    let shown = Shown {
+        dot: text("0000002a:7"),
+        value,
+    };
+    let mut answers = vec![
+        (
+            "stored",
+            Answer::Stored {
+                context: context.clone(),
+            },
+        ),
+        (
+            "found",
+            Answer::Found {
+                siblings: vec![
+                    shown,
+                    Shown {
+                        dot: text("0000002b:1"),
+                        value: Value::new(Bytes::new()),
+                    },
+                ],
+                context: context.clone(),
+            },
+        ),
+        ("absent", Answer::Absent),
+        ("deleted", Answer::Deleted),
+        (
+            "described",
+            Answer::Described(Description {
+                node: text("n1"),
+                layout: Bytes::from_static(b"{}"),
+            }),
+        ),
+        (
+            "unmet",
+            Answer::Unmet(Unmet {
+                needed: 2,
+                answered: 1,
+                timed_out: true,
+                may_have_written: false,
+            }),
+        ),
+    ];
+    let mut replies = vec![
+        ("merged", ReplicaReply::Merged { synced: true }),
+        (
+            "record",
+            ReplicaReply::Record(Bytes::from_static(&[1, 0, 0])),
+        ),
+        ("record-none", ReplicaReply::Record(Bytes::new())),
+        ("digest", ReplicaReply::Digest([0xd1; 16])),
+    ];
+    let refused: Vec<(String, Refusal)> = refusals
+        .map(|(name, refusal)| (format!("refused-{name}"), refusal))
+        .into();
+    for (name, refusal) in &refused {
+        answers.push((name, Answer::Refused(refusal.clone())));
+        replies.push((name, ReplicaReply::Refused(refusal.clone())));
+    }
+    let vnode = VnodeId {
+        partition: Partition(255),
+        set: ReplicaSetId(0x0123_4567_89ab_cdef),
+    };
+    let bucket = BucketId([0xb0; 16]);
+    let key = Bytes::from_static(b"ann");
+    let record = Bytes::from_static(&[1, 0, 0]);
+    let replica_requests = [
+        (
+            "merge",
+            ReplicaRequest::Merge(Merge {
+                vnode,
+                bucket,
+                key: key.clone(),
+                record,
+                durable: true,
+            }),
+        ),
+        (
+            "read",
+            ReplicaRequest::Read(Read {
+                vnode,
+                bucket,
+                key,
+                digest_only: true,
+            }),
+        ),
+    ];
+
+    let mut all = Vec::new();
+    for (name, request) in requests {
+        let bare = name.ends_with("bare");
+        let header = if bare {
+            Header::default()
+        } else {
+            header.clone()
+        };
+        all.push((
+            format!("request/{name}"),
+            Message::Request(id, header, request),
+        ));
+    }
+    for (name, answer) in answers {
+        all.push((format!("answer/{name}"), Message::Answer(id, answer)));
+    }
+    for (name, request) in replica_requests {
+        all.push((
+            format!("replica/{name}"),
+            Message::Replica(id, header.clone(), request),
+        ));
+    }
+    for (name, reply) in replies {
+        all.push((format!("reply/{name}"), Message::Reply(id, reply)));
+    }
+    all
+}

@@ -1,0 +1,153 @@
+//! The bytes of protocol version 1. Nodes of two versions talk to each other during an upgrade, so these may change only
+//! together with [`PROTOCOL_VERSION`], once there is a release.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::fs;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use quorate_protocol::*;
+
+const UPDATE: &str = "QUORATE_UPDATE_GOLDEN";
+
+fn file() -> PathBuf {
+    let name = format!("tests/golden/v{PROTOCOL_VERSION}.txt");
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn bytes(hex: &str) -> Bytes {
+    (0..hex.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
+        .collect()
+}
+
+#[test]
+fn the_bytes_of_every_message_stay() {
+    let mut written = format!(
+        "# Messages of protocol version {PROTOCOL_VERSION}: a name and the body of a frame in hexadecimal.\n\
+         # Rewritten by `{UPDATE}=1 cargo test -p quorate-protocol --test golden`; the messages are in tests/common.\n"
+    );
+    for (name, message) in common::specimens() {
+        writeln!(written, "{name} {}", hex(&message.encode())).unwrap();
+    }
+    if std::env::var_os(UPDATE).is_some() {
+        fs::write(file(), &written).unwrap();
+    }
+    let golden = fs::read_to_string(file()).unwrap_or_default();
+    for (line, (golden, written)) in golden.lines().zip(written.lines()).enumerate() {
+        assert_eq!(
+            golden,
+            written,
+            "line {} of {} is not what this build writes; if that is meant: {UPDATE}=1 cargo test -p quorate-protocol \
+             --test golden",
+            line + 1,
+            file().display()
+        );
+    }
+    assert_eq!(
+        golden.lines().count(),
+        written.lines().count(),
+        "{} has other messages than the test; if that is meant: {UPDATE}=1 cargo test -p quorate-protocol --test golden",
+        file().display()
+    );
+    let lines = golden.lines().filter(|line| !line.starts_with('#'));
+    for (line, (name, message)) in lines.zip(common::specimens()) {
+        let (_, hex) = line.split_once(' ').unwrap();
+        assert_eq!(Message::decode(&bytes(hex)).unwrap(), message, "{name}");
+    }
+}
+
+/// The name of a message's variant, of all levels. Whoever adds a variant has to name it here, and finds
+/// [`every_variant_has_a_specimen`] waiting for its golden bytes.
+fn variant(message: &Message) -> String {
+    let refusal = |refusal: &Refusal| match refusal {
+        Refusal::Malformed(_) => 0,
+        Refusal::BadContext(_) => 1,
+        Refusal::TooLarge { .. } => 2,
+        Refusal::Impossible(_) => 3,
+        Refusal::TooManySiblings { .. } => 4,
+        Refusal::Unavailable { .. } => 5,
+        Refusal::Overloaded => 6,
+        Refusal::Draining => 7,
+        Refusal::Poisoned(_) => 8,
+        Refusal::WrongLayout { .. } => 9,
+        Refusal::Corrupt(_) => 10,
+        Refusal::NotAllowed(_) => 11,
+    };
+    match message {
+        Message::Request(_, _, Request::Put(_)) => "request 0".to_owned(),
+        Message::Request(_, _, Request::Get(_)) => "request 1".to_owned(),
+        Message::Request(_, _, Request::Delete(_)) => "request 2".to_owned(),
+        Message::Request(_, _, Request::Describe) => "request 3".to_owned(),
+        Message::Answer(_, Answer::Stored { .. }) => "answer 0".to_owned(),
+        Message::Answer(_, Answer::Found { .. }) => "answer 1".to_owned(),
+        Message::Answer(_, Answer::Absent) => "answer 2".to_owned(),
+        Message::Answer(_, Answer::Deleted) => "answer 3".to_owned(),
+        Message::Answer(_, Answer::Described(_)) => "answer 4".to_owned(),
+        Message::Answer(_, Answer::Unmet(_)) => "answer 5".to_owned(),
+        Message::Answer(_, Answer::Refused(why)) => format!("answer refused {}", refusal(why)),
+        Message::Replica(_, _, ReplicaRequest::Merge(_)) => "replica 0".to_owned(),
+        Message::Replica(_, _, ReplicaRequest::Read(_)) => "replica 1".to_owned(),
+        Message::Reply(_, ReplicaReply::Merged { .. }) => "reply 0".to_owned(),
+        Message::Reply(_, ReplicaReply::Record(_)) => "reply 1".to_owned(),
+        Message::Reply(_, ReplicaReply::Digest(_)) => "reply 2".to_owned(),
+        Message::Reply(_, ReplicaReply::Refused(why)) => format!("reply refused {}", refusal(why)),
+    }
+}
+
+#[test]
+fn every_variant_has_a_specimen() {
+    let covered: BTreeSet<String> = common::specimens()
+        .iter()
+        .map(|(_, m)| variant(m))
+        .collect();
+    let refusals = 12;
+    assert_eq!(covered.len(), 4 + 6 + 2 + 3 + 2 * refusals, "{covered:?}");
+}
+
+#[test]
+fn the_payload_of_a_stored_value_stays() {
+    // On disk, inside a record: outlives every connection.
+    let value = Value {
+        data: Bytes::from_static(b"milk"),
+        content_type: Some("text/plain".to_owned()),
+        meta: vec![("colour".to_owned(), "white".to_owned())],
+    };
+    let golden = concat!(
+        "93",                     // three fields
+        "c4046d696c6b",           // 4 bytes: milk
+        "aa746578742f706c61696e", // text/plain
+        "91",
+        "92", // one pair
+        "a6636f6c6f7572",
+        "a57768697465",
+    );
+    assert_eq!(hex(&encode_value(&value)), golden);
+    assert_eq!(decode_value(&bytes(golden)).unwrap(), value);
+    assert_eq!(hex(&encode_value(&Value::new(""))), "93c400c090");
+}
+
+#[test]
+fn a_buckets_id_stays() {
+    // Part of every key on disk. 128 bits of blake3 over the generation, 8 bytes big-endian, and the name.
+    assert_eq!(
+        hex(&BucketId::new("cart", 0).0),
+        "b6496339085142de383339bd7fc38196"
+    );
+    assert_eq!(
+        hex(&BucketId::new("cart", 1).0),
+        "32f308233e962740f7fca14108e18c85"
+    );
+    assert_eq!(
+        hex(&BucketId::new("", 0).0),
+        "71e0a99173564931c0b8acc52d2685a8"
+    );
+}

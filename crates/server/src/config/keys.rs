@@ -1,0 +1,237 @@
+//! The keys, and how each is read from the text that a file, a variable or a flag gives.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use quorate_protocol::{SIBLINGS_MAX, VALUE_BYTES_MAX};
+
+use super::{ConfigError, Durability, NodeConfig, Origin, size};
+
+/// A key of the configuration.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Key {
+    /// Its name in the file, and of the flag with `-` for `_`.
+    pub name: &'static str,
+    /// The environment variable that says the same.
+    pub variable: &'static str,
+    /// Its value where none is given; `None` if it must be.
+    pub default: Option<&'static str>,
+    /// What it says.
+    pub meaning: &'static str,
+}
+
+const fn key(
+    name: &'static str,
+    variable: &'static str,
+    default: Option<&'static str>,
+    meaning: &'static str,
+) -> Key {
+    Key { name, variable, default, meaning }
+}
+
+/// Every key. This table is what `--help` and the documentation list.
+pub const KEYS: [Key; 14] = [
+    key("name", "QUORATE_NAME", None, "which node of the layout this is, such as \"node-1\""),
+    key("data_dir", "QUORATE_DATA_DIR", None, "the directory of this node's data, made at the first start"),
+    key("quic_listen", "QUORATE_QUIC_LISTEN", None, "the UDP address for nodes and clients, such as \"0.0.0.0:7401\""),
+    key("http_listen", "QUORATE_HTTP_LISTEN", None, "the TCP address for HTTP, such as \"127.0.0.1:7401\""),
+    key("layout", "QUORATE_LAYOUT", None, "the file of the cluster's layout, as init wrote it"),
+    key("secret", "QUORATE_SECRET", None, "the file of the cluster's context secret, the same on all nodes"),
+    key("ca", "QUORATE_CA", None, "the file of the cluster's CA certificate"),
+    key("certificate", "QUORATE_CERTIFICATE", None, "the file of this node's certificate"),
+    key("key", "QUORATE_KEY", None, "the file of the certificate's private key"),
+    key("durability", "QUORATE_DURABILITY", Some("fsync"), "\"fsync\": a write is acknowledged when the disk has it; \"os\": when the operating system has it"),
+    key("value_bytes_max", "QUORATE_VALUE_BYTES_MAX", Some("8 MiB"), "the largest value; the same on all nodes"),
+    key("siblings_max", "QUORATE_SIBLINGS_MAX", Some("64"), "the most siblings a put may leave; the same on all nodes"),
+    key("block_cache_bytes", "QUORATE_BLOCK_CACHE_BYTES", Some("64 MiB"), "memory for blocks read from disk"),
+    key("requests_max", "QUORATE_REQUESTS_MAX", Some("16384"), "the most requests this node coordinates at one time; more are refused"),
+];
+
+/// The largest value that may be configured: several of them must fit into a connection's queue.
+const VALUE_BYTES_CEILING: usize = 64 << 20;
+
+/// A value and where it came from.
+#[derive(Clone, Debug)]
+struct Given {
+    text: String,
+    origin: Origin,
+    /// What the user wrote it as: the key, or the variable.
+    named: String,
+}
+
+impl Given {
+    fn wrong(&self, reason: impl Into<String>) -> ConfigError {
+        ConfigError::Value {
+            origin: self.origin.clone(),
+            key: self.named.clone(),
+            value: self.text.clone(),
+            reason: reason.into(),
+        }
+    }
+}
+
+pub(super) fn load(
+    path: &Path,
+    env: impl IntoIterator<Item = (String, String)>,
+    overrides: BTreeMap<String, String>,
+) -> Result<NodeConfig, ConfigError> {
+    let mut given = from_file(path)?;
+    for (variable, text) in env {
+        if let Some(key) = KEYS.iter().find(|key| key.variable == variable) {
+            let (origin, named) = (Origin::Environment, variable);
+            given.insert(key.name, Given { text, origin, named });
+        }
+    }
+    for (name, text) in overrides {
+        let key = find(&name, Origin::Flag)?;
+        let (origin, named) = (Origin::Flag, name);
+        given.insert(key.name, Given { text, origin, named });
+    }
+    let values = Values { path, given };
+    Ok(NodeConfig {
+        file: path.to_owned(),
+        name: values.text("name")?.text,
+        data_dir: values.path("data_dir")?,
+        quic_listen: values.address("quic_listen")?,
+        http_listen: values.address("http_listen")?,
+        durability: values.durability()?,
+        layout: values.path("layout")?,
+        secret: values.path("secret")?,
+        ca: values.path("ca")?,
+        certificate: values.path("certificate")?,
+        key: values.path("key")?,
+        value_bytes_max: values.size("value_bytes_max", 1, VALUE_BYTES_CEILING)?,
+        siblings_max: values.size("siblings_max", 1, 1024)?,
+        block_cache_bytes: values.size("block_cache_bytes", 0, usize::MAX)?,
+        requests_max: values.size("requests_max", 1, 1 << 20)?,
+    })
+}
+
+fn find(name: &str, origin: Origin) -> Result<&'static Key, ConfigError> {
+    if let Some(key) = KEYS.iter().find(|key| key.name == name) {
+        return Ok(key);
+    }
+    let likeness = |key: &&Key| (strsim::jaro_winkler(key.name, name) * 1000.0) as u32;
+    let nearest = KEYS
+        .iter()
+        .max_by_key(likeness)
+        .filter(|key| likeness(key) >= 700)
+        .map(|key| key.name.to_owned());
+    Err(ConfigError::UnknownKey {
+        origin,
+        key: name.to_owned(),
+        nearest,
+    })
+}
+
+fn from_file(path: &Path) -> Result<BTreeMap<&'static str, Given>, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        what: "the configuration",
+        path: path.to_owned(),
+        source,
+        mend: "`quorate init DIR` makes a cluster with a configuration for each node".into(),
+    })?;
+    let table: toml::Table = toml::from_str(&text).map_err(|error| ConfigError::Syntax {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })?;
+    let origin = Origin::File(path.to_owned());
+    let mut given = BTreeMap::new();
+    for (name, value) in table {
+        let key = find(&name, origin.clone())?;
+        let text = match value {
+            toml::Value::String(text) => text,
+            toml::Value::Integer(number) => number.to_string(),
+            other => {
+                let wrong = Given { text: other.to_string(), origin, named: name };
+                return Err(wrong.wrong("a text or a whole number is expected"));
+            }
+        };
+        let origin = origin.clone();
+        given.insert(key.name, Given { text, origin, named: name });
+    }
+    Ok(given)
+}
+
+/// The values of all sources, the later over the earlier.
+struct Values<'a> {
+    path: &'a Path,
+    given: BTreeMap<&'static str, Given>,
+}
+
+impl Values<'_> {
+    fn text(&self, name: &'static str) -> Result<Given, ConfigError> {
+        let key = KEYS.iter().find(|key| key.name == name).expect("a key of the table");
+        if let Some(given) = self.given.get(name) {
+            if given.text.is_empty() {
+                return Err(given.wrong(format!("it must not be empty: {}", key.meaning)));
+            }
+            return Ok(given.clone());
+        }
+        let missing = || ConfigError::Missing {
+            path: self.path.to_owned(),
+            key: key.name,
+            meaning: key.meaning,
+        };
+        Ok(Given {
+            text: key.default.ok_or_else(missing)?.to_owned(),
+            origin: Origin::File(self.path.to_owned()),
+            named: name.to_owned(),
+        })
+    }
+
+    fn path(&self, name: &'static str) -> Result<PathBuf, ConfigError> {
+        let given = self.text(name)?;
+        Ok(match &given.origin {
+            Origin::File(file) => file.parent().unwrap_or(Path::new("")).join(given.text),
+            _ => given.text.into(),
+        })
+    }
+
+    fn address(&self, name: &'static str) -> Result<SocketAddr, ConfigError> {
+        let given = self.text(name)?;
+        given.text.parse().map_err(|_| {
+            given.wrong("write an IP address and a port, such as 127.0.0.1:7401, 0.0.0.0:7401 or [::]:7401")
+        })
+    }
+
+    fn durability(&self) -> Result<Durability, ConfigError> {
+        let given = self.text("durability")?;
+        match given.text.as_str() {
+            "fsync" => Ok(Durability::Fsync),
+            "os" => Ok(Durability::Os),
+            _ => Err(given.wrong(
+                "write \"fsync\" (a write is acknowledged when the disk has it) or \"os\" (when the operating system \
+                 has it: it survives the process, not the power)",
+            )),
+        }
+    }
+
+    fn size(&self, name: &'static str, min: usize, max: usize) -> Result<usize, ConfigError> {
+        let given = self.text(name)?;
+        let size = size::parse(&given.text).map_err(|reason| given.wrong(reason))?;
+        if size < min || size > max {
+            return Err(given.wrong(format!("it must be from {min} to {max}")));
+        }
+        Ok(size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_agrees_with_the_protocol_and_with_itself() {
+        let default = |name| {
+            let key = KEYS.iter().find(|key| key.name == name).unwrap();
+            size::parse(key.default.unwrap()).unwrap()
+        };
+        assert_eq!(default("value_bytes_max"), VALUE_BYTES_MAX);
+        assert_eq!(default("siblings_max"), SIBLINGS_MAX);
+        for key in KEYS {
+            assert_eq!(key.variable, format!("QUORATE_{}", key.name.to_uppercase()));
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! A node's configuration: one TOML file, where every key may also come from the environment or from a flag.
+//!
+//! Later sources win: file, environment (`QUORATE_` and the key in capitals), flags. Unknown keys are errors, because a
+//! mistyped `durability` that is ignored loses data. Relative paths in the file are relative to the file's directory,
+//! others to the current one.
+
+mod check;
+mod error;
+mod keys;
+mod size;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+pub use check::Checked;
+pub use error::{ConfigError, Origin};
+pub use keys::{KEYS, Key};
+
+/// When a write is acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Durability {
+    /// When the disk has it.
+    Fsync,
+    /// When the operating system has it: it survives the process, not the power.
+    Os,
+}
+
+/// One node's configuration, complete and well-formed. [`NodeConfig::check`] says whether it can be used.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeConfig {
+    /// The file it was read from.
+    pub file: PathBuf,
+    /// Which node of the layout this is.
+    pub name: String,
+    /// The directory of this node's data, made at the first start.
+    pub data_dir: PathBuf,
+    /// Where nodes and clients are listened to, UDP.
+    pub quic_listen: SocketAddr,
+    /// Where HTTP is listened to, TCP.
+    pub http_listen: SocketAddr,
+    /// When a write is acknowledged.
+    pub durability: Durability,
+    /// The file of the cluster's first layout, JSON.
+    pub layout: PathBuf,
+    /// The file of the secret that authenticates contexts.
+    pub secret: PathBuf,
+    /// The cluster's CA certificate.
+    pub ca: PathBuf,
+    /// This node's certificate.
+    pub certificate: PathBuf,
+    /// The certificate's private key.
+    pub key: PathBuf,
+    /// The largest value, in bytes.
+    pub value_bytes_max: usize,
+    /// The most siblings a put may leave.
+    pub siblings_max: usize,
+    /// Memory for blocks read from disk, in bytes.
+    pub block_cache_bytes: usize,
+    /// The most requests this node coordinates at one time.
+    pub requests_max: usize,
+}
+
+impl NodeConfig {
+    /// Reads a file, then the environment's `QUORATE_…` variables among `env`, then `overrides` (key to value, as given
+    /// by flags).
+    ///
+    /// # Errors
+    ///
+    /// Any [`ConfigError`]; it names the source, the key, and how to mend it. Variables of the environment that are no
+    /// key of this file are ignored, since other commands have variables of their own.
+    pub fn load(
+        path: &Path,
+        env: impl IntoIterator<Item = (String, String)>,
+        overrides: BTreeMap<String, String>,
+    ) -> Result<Self, ConfigError> {
+        keys::load(path, env, overrides)
+    }
+
+    /// Reads everything the configuration names and checks it together: the layout has this node, the certificate is this
+    /// node's and of this cluster, the secret is one.
+    ///
+    /// # Errors
+    ///
+    /// Any [`ConfigError`]. Nothing is changed either way.
+    pub fn check(&self) -> Result<Checked, ConfigError> {
+        check::check(self)
+    }
+}

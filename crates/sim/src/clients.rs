@@ -1,0 +1,215 @@
+//! Clients: each does one thing at a time, remembers what it read, and writes down what it did and saw.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use quorate_protocol::{Answer, Delete, Get, Header, Options, Put, Quorum, Request, Value};
+use rand::Rng;
+use rand::seq::IndexedRandom;
+use rand_chacha::ChaCha12Rng;
+
+use crate::history::{Kind, Operation, Outcome};
+
+/// The bucket of every simulated key.
+pub(crate) const BUCKET: &str = "sim";
+
+/// What a seed's clients do.
+#[derive(Clone, Debug)]
+pub(crate) struct Workload {
+    pub(crate) clients: usize,
+    pub(crate) keys: Vec<String>,
+    pub(crate) operations: u32,
+    /// The mean pause between two operations of a client, in microseconds.
+    think_us: u64,
+    /// Chance that an operation is a get; that a write is a delete; that a delete goes without a context.
+    gets: f64,
+    deletes: f64,
+    blind_deletes: f64,
+    /// Chance that a put goes without a context though its client has one; that it goes with an old one.
+    blind_puts: f64,
+    stale_contexts: f64,
+    /// Chance that a put wants to see what the key holds.
+    bodies: f64,
+    /// Chance that an operation asks for a quorum of its own.
+    odd_quorums: f64,
+}
+
+impl Workload {
+    pub(crate) fn draw(operations: (u32, u32), rng: &mut ChaCha12Rng) -> Self {
+        let keys = rng.random_range(1..=4);
+        Workload {
+            clients: rng.random_range(2..=6),
+            keys: (0..keys).map(|i| format!("key-{i}")).collect(),
+            operations: rng.random_range(operations.0..=operations.1),
+            think_us: rng.random_range(1_000..300_000),
+            gets: rng.random_range(0.2..0.6),
+            deletes: [0.0, 0.1, 0.4][rng.random_range(0..3)],
+            blind_deletes: [0.0, 0.2][rng.random_range(0..2)],
+            blind_puts: [0.02, 0.2][rng.random_range(0..2)],
+            stale_contexts: [0.0, 0.3][rng.random_range(0..2)],
+            bodies: [0.0, 0.2][rng.random_range(0..2)],
+            odd_quorums: [0.0, 0.3][rng.random_range(0..2)],
+        }
+    }
+
+    pub(crate) fn pause_us(&self, rng: &mut ChaCha12Rng) -> u64 {
+        rng.random_range(0..self.think_us * 2)
+    }
+}
+
+/// A context and the values it stands for.
+type Seen = (Bytes, Vec<u64>);
+
+/// One client.
+#[derive(Debug, Default)]
+pub(crate) struct Client {
+    /// What it has read of each key, oldest first.
+    contexts: BTreeMap<String, Vec<Seen>>,
+    /// What it is doing now: the operation without its end.
+    pub(crate) busy: Option<Operation>,
+}
+
+/// How many contexts a client remembers of one key.
+const CONTEXTS_KEPT: usize = 4;
+
+impl Client {
+    /// Begins operation `id` at `node`. `n` is how many replicas every key has.
+    pub(crate) fn begin(
+        &mut self,
+        process: usize,
+        id: u64,
+        now: u64,
+        node: usize,
+        n: usize,
+        workload: &Workload,
+        rng: &mut ChaCha12Rng,
+    ) -> (Header, Request) {
+        let key = workload.keys.choose(rng).expect("a seed has keys").clone();
+        let majority = n / 2 + 1;
+        let quorum = if rng.random_bool(workload.odd_quorums) {
+            (rng.random_range(1..=n), rng.random_range(1..=n))
+        } else {
+            (majority, majority)
+        };
+        let count = |count: usize| Some(Quorum::Count(count as u8));
+        let options = Options {
+            r: count(quorum.1),
+            w: count(quorum.0),
+            ..Options::default()
+        };
+        let (bucket, wire_key) = (BUCKET.to_owned(), key.clone());
+        let (kind, seen, request) = if rng.random_bool(workload.gets) {
+            let request = Request::Get(Get {
+                bucket,
+                key: wire_key,
+                options,
+            });
+            (Kind::Get(Vec::new()), None, request)
+        } else if rng.random_bool(workload.deletes) {
+            let seen = match rng.random_bool(workload.blind_deletes) {
+                true => None,
+                false => self.recall(&key, workload, rng),
+            };
+            // A delete without a context is only made on purpose: else it would excuse every loss.
+            if seen.is_none() && workload.blind_deletes == 0.0 {
+                let request = Request::Get(Get {
+                    bucket,
+                    key: wire_key,
+                    options,
+                });
+                (Kind::Get(Vec::new()), None, request)
+            } else {
+                let (context, values) = seen.unzip();
+                let request = Request::Delete(Delete {
+                    bucket,
+                    key: wire_key,
+                    context,
+                    options,
+                });
+                (Kind::Delete, values, request)
+            }
+        } else {
+            let seen = match rng.random_bool(workload.blind_puts) {
+                true => None,
+                false => self.recall(&key, workload, rng),
+            };
+            let (context, values) = seen.unzip();
+            let request = Request::Put(Put {
+                bucket,
+                key: wire_key,
+                value: Value::new(id.to_string()),
+                context,
+                options: Options {
+                    return_body: rng.random_bool(workload.bodies),
+                    ..options
+                },
+            });
+            (Kind::Put, values, request)
+        };
+        self.busy = Some(Operation {
+            id,
+            process,
+            key,
+            kind,
+            seen,
+            quorum,
+            start: now,
+            end: now,
+            outcome: Outcome::Unknown,
+            node,
+        });
+        let header = Header {
+            deadline_ms: rng.random_range(200..3_000),
+            ..Header::default()
+        };
+        (header, request)
+    }
+
+    fn recall(&self, key: &str, workload: &Workload, rng: &mut ChaCha12Rng) -> Option<Seen> {
+        let known = self.contexts.get(key)?;
+        if rng.random_bool(workload.stale_contexts) {
+            known.choose(rng).cloned()
+        } else {
+            known.last().cloned()
+        }
+    }
+
+    /// Ends the operation under way with this answer; `None` if none came.
+    pub(crate) fn end(&mut self, now: u64, answer: Option<Answer>) -> Option<Operation> {
+        let mut op = self.busy.take()?;
+        op.end = now;
+        let is_get = matches!(op.kind, Kind::Get(_));
+        op.outcome = match answer {
+            Some(Answer::Stored { context }) => {
+                self.remember(&op.key, (context, vec![op.id]));
+                Outcome::Ok
+            }
+            Some(Answer::Found { siblings, context }) => {
+                let shown: Vec<u64> = siblings
+                    .iter()
+                    .filter_map(|s| std::str::from_utf8(&s.value.data).ok()?.parse().ok())
+                    .collect();
+                self.remember(&op.key, (context, shown.clone()));
+                if is_get {
+                    op.kind = Kind::Get(shown);
+                }
+                Outcome::Ok
+            }
+            Some(Answer::Absent | Answer::Deleted) => Outcome::Ok,
+            Some(Answer::Refused(_)) => Outcome::Fail,
+            Some(Answer::Unmet(unmet)) if !unmet.may_have_written => Outcome::Fail,
+            // A read that came to nothing is of no interest: it says nothing about any value.
+            _ if is_get => Outcome::Fail,
+            _ => Outcome::Unknown,
+        };
+        Some(op)
+    }
+
+    fn remember(&mut self, key: &str, seen: Seen) {
+        let known = self.contexts.entry(key.to_owned()).or_default();
+        known.push(seen);
+        if known.len() > CONTEXTS_KEPT {
+            known.remove(0);
+        }
+    }
+}

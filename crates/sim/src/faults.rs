@@ -1,0 +1,98 @@
+//! Which faults a seed uses, and how hard.
+
+use rand::Rng;
+use rand_chacha::ChaCha12Rng;
+
+use crate::profile::Profile;
+
+/// What one seed draws: every fault by its chance, mostly zero.
+#[derive(Clone, Debug)]
+pub(crate) struct Faults {
+    /// Chance that a message is lost.
+    pub(crate) loss: f64,
+    /// Chance that a message comes twice.
+    pub(crate) duplication: f64,
+    /// The slowest ordinary message, in microseconds; the quickest takes 100. A wide range reorders a lot.
+    pub(crate) delay_us_max: u64,
+    /// Chance that a message takes up to two seconds.
+    pub(crate) straggler: f64,
+    /// The slowest ordinary sync.
+    pub(crate) sync_us_max: u64,
+    /// Chance that a sync takes up to a second.
+    pub(crate) sync_stall: f64,
+    /// Chance that a sync fails, which poisons the node.
+    pub(crate) sync_failure: f64,
+    /// Whether replicas acknowledge before the sync (`durability = "os"`). Then crashes are of the process alone: what
+    /// power loss may take in that mode is documented, not promised.
+    pub(crate) os_durability: bool,
+    /// The kinds of accidents that happen to nodes and links, and the mean time between two, in microseconds.
+    pub(crate) accidents: Vec<Accident>,
+    pub(crate) accident_gap_us: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Accident {
+    /// A node stops at once; what was not synced is lost, but for a prefix of it. It starts again later.
+    Crash,
+    /// All nodes lose power in the same moment.
+    PowerLoss,
+    /// A node does nothing for a while.
+    Pause,
+    /// The nodes fall into two parts.
+    Partition,
+    /// One node can no longer be heard by one other.
+    OneWay,
+    /// A connection breaks and is made anew.
+    Reset,
+}
+
+impl Faults {
+    /// What a healthy cluster has: delay.
+    pub(crate) fn none() -> Self {
+        Faults {
+            loss: 0.0,
+            duplication: 0.0,
+            delay_us_max: 1_000,
+            straggler: 0.0,
+            sync_us_max: 3_000,
+            sync_stall: 0.0,
+            sync_failure: 0.0,
+            os_durability: false,
+            accidents: Vec::new(),
+            accident_gap_us: u64::MAX,
+        }
+    }
+
+    pub(crate) fn draw(profile: &Profile, rng: &mut ChaCha12Rng) -> Self {
+        if !profile.faults {
+            return Faults::none();
+        }
+        let maybe = |rng: &mut ChaCha12Rng, up_to: f64| {
+            if rng.random_bool(0.5) {
+                rng.random_range(0.0..up_to)
+            } else {
+                0.0
+            }
+        };
+        let all = [
+            Accident::Crash,
+            Accident::PowerLoss,
+            Accident::Pause,
+            Accident::Partition,
+            Accident::OneWay,
+            Accident::Reset,
+        ];
+        Faults {
+            loss: maybe(rng, 0.1),
+            duplication: maybe(rng, 0.2),
+            delay_us_max: [300, 2_000, 20_000, 200_000][rng.random_range(0..4)],
+            straggler: maybe(rng, 0.05),
+            sync_us_max: [200, 5_000, 50_000][rng.random_range(0..3)],
+            sync_stall: maybe(rng, 0.05),
+            sync_failure: maybe(rng, 0.01),
+            os_durability: rng.random_bool(0.2),
+            accidents: all.into_iter().filter(|_| rng.random_bool(0.5)).collect(),
+            accident_gap_us: rng.random_range(100_000..4_000_000),
+        }
+    }
+}

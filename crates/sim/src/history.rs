@@ -1,0 +1,95 @@
+//! What clients did and saw, in the order in which it happened.
+
+use std::fmt::Write as _;
+
+/// What a client knows about the fate of its operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// It was acknowledged, or answered.
+    Ok,
+    /// Nothing happened, and nothing will.
+    Fail,
+    /// It may have happened, now or later.
+    Unknown,
+}
+
+/// What was asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// A put of the value that has this operation's number.
+    Put,
+    /// A delete.
+    Delete,
+    /// A get, and the values it showed.
+    Get(Vec<u64>),
+}
+
+/// One operation of one client. Values are the numbers of the puts that wrote them, so that each is written once.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Operation {
+    /// Its number, from 0.
+    pub id: u64,
+    /// Which client. A client does one thing at a time.
+    pub process: usize,
+    /// Which key.
+    pub key: String,
+    /// What it asked.
+    pub kind: Kind,
+    /// The values its client had seen, as its context says; `None` without a context.
+    pub seen: Option<Vec<u64>>,
+    /// How many replicas its client asked for: `w` of a put, `r` of a get; both of a delete without a context.
+    pub quorum: (usize, usize),
+    /// When it began, in microseconds.
+    pub start: u64,
+    /// When its outcome was known.
+    pub end: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The node that was asked.
+    pub node: usize,
+}
+
+impl Operation {
+    /// Whether it may have changed anything.
+    #[must_use]
+    pub fn may_have_written(&self) -> bool {
+        !matches!(self.kind, Kind::Get(_)) && self.outcome != Outcome::Fail
+    }
+
+    /// Whether it was a write and was acknowledged.
+    #[must_use]
+    pub fn acknowledged(&self) -> bool {
+        !matches!(self.kind, Kind::Get(_)) && self.outcome == Outcome::Ok
+    }
+
+    /// One line of JSON: the format that histories of real processes have too.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let op = match self.kind {
+            Kind::Put => "put",
+            Kind::Delete => "delete",
+            Kind::Get(_) => "get",
+        };
+        let outcome = match self.outcome {
+            Outcome::Ok => "ok",
+            Outcome::Fail => "fail",
+            Outcome::Unknown => "unknown",
+        };
+        let mut line = format!(
+            "{{\"process\":{},\"session\":{},\"op\":\"{op}\",\"key\":\"{}\",\"id\":{},\"w\":{},\"r\":{}",
+            self.process, self.process, self.key, self.id, self.quorum.0, self.quorum.1
+        );
+        if let Some(seen) = &self.seen {
+            let _ = write!(line, ",\"context\":{seen:?}");
+        }
+        if let Kind::Get(shown) = &self.kind {
+            let _ = write!(line, ",\"values\":{shown:?}");
+        }
+        let _ = write!(
+            line,
+            ",\"outcome\":\"{outcome}\",\"start\":{},\"end\":{},\"node\":{}}}",
+            self.start, self.end, self.node
+        );
+        line
+    }
+}

@@ -1,0 +1,273 @@
+//! Judges a history.
+//!
+//! The oracle knows what every client asked and was told, and nothing of what the nodes did inside. Its reasoning:
+//!
+//! - A put that was acknowledged is *live* or *superseded*. Superseded means: some put or delete whose context held the
+//!   value may have happened. A delete without a context may have removed whatever was there, so it supersedes every
+//!   put that began before the delete ended.
+//! - An operation that failed did nothing. One whose outcome is unknown may have happened at any time after it
+//!   began, and may never have.
+//! - What a put or delete with a context acknowledged to remove must never be seen again once everything is quiet.
+//! - Values shown together are concurrent: none was in the context of another. For a put brings its value and the
+//!   removal of its context in one record, so no replica can show the one without hiding the other.
+//! - A get whose quorum overlaps that of an acknowledged put (`r + w > n`) that ended before the get began shows the
+//!   put's value, or something that superseded it, through however many steps, each of which began before the get
+//!   ended. This is *regular*, not atomic: two gets may still disagree about a put that is under way.
+//!
+//! Dots do not appear here: `world` checks as nodes speak that no dot ever names two values.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::history::{Kind, Operation, Outcome};
+
+/// Judges everything that one key saw. `n` is its number of replicas; `at_rest` is what a read of all replicas showed once
+/// everything was quiet.
+#[must_use]
+pub fn judge(key: &str, n: usize, history: &[Operation], at_rest: &[u64]) -> Vec<String> {
+    let judge = Judge::new(key, n, history);
+    let mut found = Vec::new();
+    judge.acknowledged_puts_survive(at_rest, &mut found);
+    judge.removed_stays_removed(at_rest, &mut found);
+    judge.strict_gets_are_regular(&mut found);
+    for op in &judge.operations {
+        if let Kind::Get(shown) = &op.kind {
+            judge.siblings_are_concurrent(&format!("get {}", op.id), shown, &mut found);
+        }
+    }
+    judge.siblings_are_concurrent("the read at rest", at_rest, &mut found);
+    found
+}
+
+struct Judge<'a> {
+    key: &'a str,
+    n: usize,
+    /// Of this key, in the order of their numbers.
+    operations: Vec<&'a Operation>,
+    puts: BTreeMap<u64, &'a Operation>,
+    /// For each value, the writes that may have removed it.
+    superseders: BTreeMap<u64, Vec<&'a Operation>>,
+}
+
+impl<'a> Judge<'a> {
+    fn new(key: &'a str, n: usize, history: &'a [Operation]) -> Self {
+        let operations: Vec<&Operation> = history.iter().filter(|op| op.key == key).collect();
+        let puts: BTreeMap<u64, &Operation> = operations
+            .iter()
+            .filter(|op| op.kind == Kind::Put)
+            .map(|op| (op.id, *op))
+            .collect();
+        let mut superseders: BTreeMap<u64, Vec<&Operation>> = BTreeMap::new();
+        for op in operations.iter().filter(|op| op.may_have_written()) {
+            match &op.seen {
+                Some(seen) => {
+                    for value in seen {
+                        superseders.entry(*value).or_default().push(op);
+                    }
+                }
+                None if op.kind == Kind::Delete => {
+                    for put in puts.values().filter(|put| put.start < op.end) {
+                        superseders.entry(put.id).or_default().push(op);
+                    }
+                }
+                None => {}
+            }
+        }
+        Judge {
+            key,
+            n,
+            operations,
+            puts,
+            superseders,
+        }
+    }
+
+    fn acknowledged_puts_survive(&self, at_rest: &[u64], found: &mut Vec<String>) {
+        for put in self.puts.values().filter(|put| put.acknowledged()) {
+            if !self.accounted_for(put.id, at_rest, u64::MAX) {
+                found.push(format!(
+                    "key {}: put {} was acknowledged and is lost: at rest there is {at_rest:?}, and nothing superseded it",
+                    self.key, put.id
+                ));
+            }
+        }
+    }
+
+    fn removed_stays_removed(&self, at_rest: &[u64], found: &mut Vec<String>) {
+        for value in at_rest {
+            let Some(put) = self.puts.get(value) else {
+                found.push(format!(
+                    "key {}: at rest there is value {value}, which nobody put there",
+                    self.key
+                ));
+                continue;
+            };
+            if put.outcome == Outcome::Fail {
+                found.push(format!(
+                    "key {}: put {value} was refused and is there at rest",
+                    self.key
+                ));
+            }
+            for op in self.superseders.get(value).into_iter().flatten() {
+                // Without a context only what its read quorum must have seen is sure to be removed.
+                let sure = op.seen.is_some()
+                    || (put.acknowledged()
+                        && put.end < op.start
+                        && put.quorum.0 + op.quorum.1 > self.n);
+                if sure && op.acknowledged() {
+                    found.push(format!(
+                        "key {}: value {value} is there at rest, though operation {} removed it",
+                        self.key, op.id
+                    ));
+                }
+            }
+        }
+    }
+
+    fn strict_gets_are_regular(&self, found: &mut Vec<String>) {
+        for get in self
+            .operations
+            .iter()
+            .filter(|op| op.outcome == Outcome::Ok)
+        {
+            let Kind::Get(shown) = &get.kind else {
+                continue;
+            };
+            for value in shown {
+                let known = self.puts.get(value);
+                if known.is_none_or(|put| put.start > get.end || put.outcome == Outcome::Fail) {
+                    found.push(format!(
+                        "key {}: get {} showed value {value}, which was not written",
+                        self.key, get.id
+                    ));
+                }
+            }
+            for put in self.puts.values() {
+                let overlaps = put.quorum.0 + get.quorum.1 > self.n;
+                if !overlaps || !put.acknowledged() || put.end >= get.start {
+                    continue;
+                }
+                if !self.accounted_for(put.id, shown, get.end) {
+                    found.push(format!(
+                        "key {}: strict get {} (r={}) showed {shown:?}: put {} (w={}) was acknowledged before it began",
+                        self.key, get.id, get.quorum.1, put.id, put.quorum.0
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Whether `value` is shown, or was superseded by a delete or by puts that lead to something shown, all begun before
+    /// `until`.
+    fn accounted_for(&self, value: u64, shown: &[u64], until: u64) -> bool {
+        let mut open = vec![value];
+        let mut visited = BTreeSet::new();
+        while let Some(value) = open.pop() {
+            if shown.contains(&value) {
+                return true;
+            }
+            if !visited.insert(value) {
+                continue;
+            }
+            for op in self.superseders.get(&value).into_iter().flatten() {
+                if op.start > until {
+                    continue;
+                }
+                if op.kind == Kind::Delete {
+                    return true;
+                }
+                open.push(op.id);
+            }
+        }
+        false
+    }
+
+    fn siblings_are_concurrent(&self, whose: &str, shown: &[u64], found: &mut Vec<String>) {
+        for value in shown {
+            let seen = self.puts.get(value).and_then(|put| put.seen.as_ref());
+            for older in seen.into_iter().flatten() {
+                if shown.contains(older) {
+                    found.push(format!(
+                        "key {}: {whose} showed {older} beside {value}, whose writer had seen it",
+                        self.key
+                    ));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn op(id: u64, kind: Kind, seen: Option<&[u64]>, times: (u64, u64)) -> Operation {
+        Operation {
+            id,
+            process: 0,
+            key: "k".into(),
+            kind,
+            seen: seen.map(<[u64]>::to_vec),
+            quorum: (2, 2),
+            start: times.0,
+            end: times.1,
+            outcome: Outcome::Ok,
+            node: 0,
+        }
+    }
+
+    fn unknown(mut op: Operation) -> Operation {
+        op.outcome = Outcome::Unknown;
+        op
+    }
+
+    fn found(history: &[Operation], at_rest: &[u64]) -> Vec<String> {
+        judge("k", 3, history, at_rest)
+    }
+
+    #[test]
+    fn a_lost_put_is_found() {
+        let history = [op(0, Kind::Put, None, (0, 1))];
+        assert_eq!(found(&history, &[0]), Vec::<String>::new());
+        assert!(found(&history, &[])[0].contains("is lost"));
+    }
+
+    #[test]
+    fn a_put_may_be_superseded_by_one_of_unknown_outcome_that_is_there() {
+        let second = unknown(op(1, Kind::Put, Some(&[0]), (2, 3)));
+        let history = [op(0, Kind::Put, None, (0, 1)), second];
+        assert_eq!(found(&history, &[1]), Vec::<String>::new());
+        assert_eq!(found(&history, &[0]), Vec::<String>::new());
+        assert!(found(&history, &[])[0].contains("put 0 was acknowledged and is lost"));
+        assert!(found(&history, &[0, 1])[0].contains("beside"));
+    }
+
+    #[test]
+    fn what_was_removed_must_not_come_back() {
+        let history = [
+            op(0, Kind::Put, None, (0, 1)),
+            op(1, Kind::Delete, Some(&[0]), (2, 3)),
+        ];
+        assert_eq!(found(&history, &[]), Vec::<String>::new());
+        assert!(found(&history, &[0])[0].contains("removed it"));
+    }
+
+    #[test]
+    fn a_strict_get_must_show_what_was_acknowledged_before() {
+        let history = |shown: &[u64], r| {
+            let mut get = op(1, Kind::Get(shown.to_vec()), None, (2, 3));
+            get.quorum.1 = r;
+            [op(0, Kind::Put, None, (0, 1)), get]
+        };
+        assert_eq!(found(&history(&[0], 2), &[0]), Vec::<String>::new());
+        assert!(found(&history(&[], 2), &[0])[0].contains("strict get 1"));
+        assert_eq!(found(&history(&[], 1), &[0]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_delete_without_context_removes_what_its_quorum_must_have_seen() {
+        let delete = op(1, Kind::Delete, None, (2, 3));
+        let history = [op(0, Kind::Put, None, (0, 1)), delete];
+        assert_eq!(found(&history, &[]), Vec::<String>::new());
+        assert!(found(&history, &[0])[0].contains("removed it"));
+    }
+}

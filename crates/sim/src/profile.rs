@@ -1,0 +1,99 @@
+//! What a seed may draw from.
+
+use std::str::FromStr;
+
+/// Which faults a campaign allows, and how much work a seed does. Each seed draws a subset of the faults for itself
+/// (swarm testing: Groce et al., 2012), since a run with every fault at once hides what a run with one shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// The name it is asked for by.
+    pub name: &'static str,
+    /// Whether faults happen at all.
+    pub faults: bool,
+    /// The fewest and the most operations of a seed.
+    pub operations: (u32, u32),
+    /// What is broken on purpose, to see that it is caught.
+    pub mutant: Option<Mutant>,
+}
+
+impl Profile {
+    /// All faults, some hundred operations: a minute or so of virtual time.
+    pub const SHORT: Profile = Profile {
+        name: "short",
+        faults: true,
+        operations: (60, 300),
+        mutant: None,
+    };
+    /// All faults, some thousand operations.
+    pub const LONG: Profile = Profile {
+        name: "long",
+        operations: (1_000, 4_000),
+        ..Profile::SHORT
+    };
+    /// No faults but delay: what fails here fails always.
+    pub const CALM: Profile = Profile {
+        name: "calm",
+        faults: false,
+        ..Profile::SHORT
+    };
+
+    /// Every profile that can be asked for.
+    pub const ALL: [Profile; 3] = [Profile::SHORT, Profile::LONG, Profile::CALM];
+
+    /// The same profile with something broken.
+    #[must_use]
+    pub fn with(self, mutant: Mutant) -> Profile {
+        Profile {
+            mutant: Some(mutant),
+            ..self
+        }
+    }
+}
+
+impl FromStr for Profile {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let known = |p: &Profile| p.name == name;
+        Profile::ALL.into_iter().find(known).ok_or_else(|| {
+            let names: Vec<&str> = Profile::ALL.iter().map(|p| p.name).collect();
+            format!(
+                "there is no profile '{name}': choose one of {}",
+                names.join(", ")
+            )
+        })
+    }
+}
+
+/// A defect put in between the nodes and their world. The nodes themselves stay as they are, so that nothing of this is in
+/// the product; what the nodes are told is what a defective node would have told itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mutant {
+    /// Contexts of puts are ignored, as if no client had ever read.
+    DropContexts,
+    /// A restarted vnode goes by its former incarnation and counts from one again (against rule R1).
+    ReuseCounter,
+    /// Commits are reported synced at once, before the disk has them.
+    AckBeforeSync,
+    /// Records travel without their evidence.
+    LoseEvidence,
+    /// Replicas acknowledge a merge and do nothing.
+    AckWithoutMerge,
+    /// A read is answered by whichever replica comes first, whatever `r` says.
+    ReadOne,
+    /// The context of a put's answer names all that is live, not just the put (against rule R8).
+    GreedyContext,
+}
+
+impl Mutant {
+    /// Every mutant.
+    pub const ALL: [Mutant; 7] = [
+        Mutant::DropContexts,
+        Mutant::ReuseCounter,
+        Mutant::AckBeforeSync,
+        Mutant::LoseEvidence,
+        Mutant::AckWithoutMerge,
+        Mutant::ReadOne,
+        Mutant::GreedyContext,
+    ];
+}

@@ -1,0 +1,889 @@
+//! A cluster of production nodes, its network, its disks and its clients, all driven from one seed.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_causal::{ContextKey, Dot, DotSet, Record};
+use quorate_node::{BucketDefaults, Caller, Config, Event, Input, Limits, Node, Output, Time};
+use quorate_protocol::{
+    Answer, Get, Header, Message, Options, Quorum, ReplicaReply, ReplicaRequest, Request,
+};
+use quorate_ring::{ClusterId, Layout, LayoutSpec, NodeId, NodeSpec};
+use quorate_storage::memory::{MemoryDisk, MemoryStorage};
+use quorate_storage::{CommitEvent, Progress, Ticket};
+use rand::seq::IndexedRandom;
+use rand::{Rng, RngCore, SeedableRng};
+use rand_chacha::ChaCha12Rng;
+
+use crate::clients::{BUCKET, Client, Workload};
+use crate::faults::{Accident, Faults};
+use crate::history::{Kind, Operation};
+use crate::network::{Network, Noticed};
+use crate::profile::{Mutant, Profile};
+
+/// How often connections are looked at.
+const LOOK_US: u64 = 50_000;
+/// How long a client waits beyond its request's deadline before it gives up on the node.
+const CLIENT_SLACK_US: u64 = 500_000;
+/// How long the healed cluster has for each step of coming to rest. Everything in flight has arrived or expired by then.
+const SETTLE_US: u64 = 6_000_000;
+/// What no seed reaches: a run that goes on for so long hangs.
+const STEPS_MAX: u64 = 5_000_000;
+
+/// What happens next.
+enum Happening {
+    /// A message arrives.
+    Deliver {
+        from: usize,
+        to: usize,
+        /// The life of the receiver that it was sent to: a connection does not outlive either end.
+        epoch: u64,
+        message: Message,
+    },
+    /// A client's request arrives at a node.
+    Ask {
+        node: usize,
+        epoch: u64,
+        caller: Caller,
+        header: Header,
+        request: Box<Request>,
+    },
+    /// A client begins its next operation.
+    Begin(usize),
+    /// A client gets an answer to an operation, or gives up waiting for one.
+    Told(usize, u64, Option<Answer>),
+    /// A disk has finished what it was given.
+    Disk(usize, u64, Ticket),
+    /// A node asked to be woken.
+    Wake(usize, u64),
+    /// Transports look at their connections.
+    Look,
+    /// Something breaks.
+    Accident,
+    /// A crashed node starts.
+    Start(usize),
+    /// An operator replaces the disk of a node that acknowledges nothing any more, and restarts it.
+    Repair(usize, u64),
+    /// A paused node goes on.
+    Resume(usize),
+    /// All links work again.
+    Mend,
+}
+
+struct Slot {
+    node: Option<Node<MemoryStorage>>,
+    disk: MemoryDisk,
+    /// Counts the lives of this node.
+    epoch: u64,
+    paused: bool,
+    /// What arrived during the pause.
+    missed: Vec<Happening>,
+    /// Whether the disk is busy.
+    syncing: bool,
+    /// Whether the disk has failed in this life of the node.
+    poisoned: bool,
+    woken_at: Option<u64>,
+    /// For the mutant that starts every life from the same seed.
+    seed: [u8; 32],
+}
+
+/// A run in progress.
+pub(crate) struct World {
+    rng: ChaCha12Rng,
+    now: u64,
+    sequence: u64,
+    /// What is to happen, by time and, within one moment, in the order it was decided.
+    agenda: BTreeMap<(u64, u64), Happening>,
+    slots: Vec<Slot>,
+    network: Network,
+    faults: Faults,
+    profile: Profile,
+    layout: Layout,
+    n: usize,
+    pub(crate) workload: Workload,
+    clients: Vec<Client>,
+    started: u32,
+    /// Whether the phase of faults is over.
+    healing: bool,
+    pub(crate) history: Vec<Operation>,
+    /// What each dot names, to see that no dot names two things.
+    dots: BTreeMap<Dot, (Bytes, Bytes)>,
+    pub(crate) violations: Vec<String>,
+    pub(crate) events: BTreeMap<Event, u64>,
+    pub(crate) accidents: BTreeMap<&'static str, u64>,
+    pub(crate) trace: blake3::Hasher,
+    steps: u64,
+    /// Answers to the requests that the world itself makes at rest.
+    own_answers: BTreeMap<u64, Answer>,
+}
+
+/// Callers from here on are the world's own.
+const OWN_CALLERS: u64 = 1 << 48;
+
+impl World {
+    pub(crate) fn new(seed: u64, profile: &Profile) -> Self {
+        let mut rng = ChaCha12Rng::seed_from_u64(seed);
+        let nodes = rng.random_range(3..=5usize);
+        let n = nodes.min(3);
+        let spec = LayoutSpec {
+            partitions: 8,
+            replicas: 3,
+            nodes: (0..nodes)
+                .map(|i| NodeSpec {
+                    id: NodeId(i as u64),
+                    name: format!("node-{i}"),
+                    region: "here".to_owned(),
+                    zone: format!("zone-{i}"),
+                    weight: 1,
+                    quic: format!("node-{i}:1"),
+                    http: format!("node-{i}:2"),
+                })
+                .collect(),
+        };
+        let layout = Layout::first(ClusterId(1), spec).expect("a sound layout");
+        let faults = Faults::draw(profile, &mut rng);
+        let workload = Workload::draw(profile.operations, &mut rng);
+        let mut world = World {
+            now: 0,
+            sequence: 0,
+            agenda: BTreeMap::new(),
+            slots: Vec::new(),
+            network: Network::new(nodes),
+            faults,
+            profile: profile.clone(),
+            layout,
+            n,
+            clients: (0..workload.clients).map(|_| Client::default()).collect(),
+            workload,
+            started: 0,
+            healing: false,
+            history: Vec::new(),
+            dots: BTreeMap::new(),
+            violations: Vec::new(),
+            events: BTreeMap::new(),
+            accidents: BTreeMap::new(),
+            trace: blake3::Hasher::new(),
+            steps: 0,
+            own_answers: BTreeMap::new(),
+            rng,
+        };
+        for i in 0..nodes {
+            let mut seed = [0; 32];
+            world.rng.fill_bytes(&mut seed);
+            world.slots.push(Slot {
+                node: None,
+                disk: MemoryDisk::new(),
+                epoch: 0,
+                paused: false,
+                missed: Vec::new(),
+                syncing: false,
+                poisoned: false,
+                woken_at: None,
+                seed,
+            });
+            world.start(i);
+        }
+        world.plan(LOOK_US, Happening::Look);
+        for client in 0..world.clients.len() {
+            let pause = 400_000 + world.workload.pause_us(&mut world.rng);
+            world.plan(pause, Happening::Begin(client));
+        }
+        world.plan_accident();
+        world
+    }
+
+    /// The first phase: clients at work, and things breaking.
+    pub(crate) fn run_faults(&mut self) {
+        while self.history.len() < self.workload.operations as usize && self.step() {}
+    }
+
+    /// The second phase: everything works again, and all must come to rest.
+    pub(crate) fn run_healing(&mut self) {
+        self.healing = true;
+        self.faults = Faults {
+            os_durability: self.faults.os_durability,
+            ..Faults::none()
+        };
+        self.network.mend();
+        for node in 0..self.slots.len() {
+            if self.slots[node].paused {
+                self.resume(node);
+            }
+            // A node whose disk failed is restarted on a sound one, as an operator would.
+            if self.slots[node].poisoned && self.slots[node].node.is_some() {
+                self.crash(node, !self.faults.os_durability);
+            }
+            if self.slots[node].node.is_none() {
+                self.start(node);
+            }
+        }
+        self.run_for(SETTLE_US);
+    }
+
+    /// The last: each key is read from all replicas, which repairs them, and then they are compared.
+    pub(crate) fn at_rest(&mut self) -> Vec<(String, Vec<u64>)> {
+        let mut shown = Vec::new();
+        for key in self.workload.keys.clone() {
+            self.read_all(&key);
+            self.run_for(SETTLE_US);
+            match self.read_all(&key) {
+                Some(values) => shown.push((key.clone(), values)),
+                None => self.violations.push(format!(
+                    "key {key}: the healed cluster does not answer a read of all replicas"
+                )),
+            }
+            self.compare_replicas(&key);
+        }
+        shown
+    }
+
+    fn read_all(&mut self, key: &str) -> Option<Vec<u64>> {
+        let caller = OWN_CALLERS + self.sequence;
+        let request = Request::Get(Get {
+            bucket: BUCKET.to_owned(),
+            key: key.to_owned(),
+            options: Options {
+                r: Some(Quorum::All),
+                ..Options::default()
+            },
+        });
+        let node = self.rng.random_range(0..self.slots.len());
+        let epoch = self.slots[node].epoch;
+        let ask = Happening::Ask {
+            node,
+            epoch,
+            caller: Caller(caller),
+            header: Header::default(),
+            request: Box::new(request),
+        };
+        self.plan(0, ask);
+        self.run_for(SETTLE_US);
+        match self.own_answers.remove(&caller)? {
+            Answer::Found { siblings, .. } => Some(
+                siblings
+                    .iter()
+                    .filter_map(|s| std::str::from_utf8(&s.value.data).ok()?.parse().ok())
+                    .collect(),
+            ),
+            Answer::Absent => Some(Vec::new()),
+            other => {
+                self.violations.push(format!(
+                    "key {key}: at rest, a read of all replicas gave {other:?}"
+                ));
+                None
+            }
+        }
+    }
+
+    fn compare_replicas(&mut self, key: &str) {
+        let mut first: Option<(usize, Vec<Dot>)> = None;
+        for seat in self.seats_of(key) {
+            let Some(node) = &self.slots[seat].node else {
+                continue;
+            };
+            let record = match node.stored(BUCKET, key).map(|b| Record::decode(&b)) {
+                None => Record::new(),
+                Some(Ok(record)) => record,
+                Some(Err(error)) => {
+                    self.violations.push(format!(
+                        "key {key}: node {seat} holds a record that is {error}"
+                    ));
+                    continue;
+                }
+            };
+            let dots: Vec<Dot> = record.live().iter().map(|s| s.span.dot).collect();
+            let clock = node.clock_of(BUCKET, key).unwrap_or_default();
+            for dot in dots.iter().filter(|d| !clock.contains(**d)) {
+                self.violations.push(format!(
+                    "key {key}: node {seat} holds {dot} and its clock does not"
+                ));
+            }
+            match &first {
+                None => first = Some((seat, dots)),
+                Some((other, theirs)) if *theirs != dots => self.violations.push(format!(
+                    "key {key}: at rest node {other} holds {theirs:?} and node {seat} {dots:?}"
+                )),
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn seats_of(&self, key: &str) -> Vec<usize> {
+        let set = quorate_ring::ReplicaSet::new(3, None).expect("a sound replica set");
+        let partition = self.layout.partition_of(BUCKET, key.as_bytes());
+        let preference = self.layout.preference(partition, &set);
+        preference
+            .primaries
+            .iter()
+            .map(|id| id.0 as usize)
+            .collect()
+    }
+
+    /// How many replicas each key has.
+    pub(crate) fn n(&self) -> usize {
+        self.n
+    }
+
+    /// The virtual time so far.
+    pub(crate) fn elapsed(&self) -> Duration {
+        Duration::from_micros(self.now)
+    }
+
+    // ---- The agenda ----
+
+    fn plan(&mut self, delay: u64, happening: Happening) {
+        self.sequence += 1;
+        self.agenda
+            .insert((self.now.saturating_add(delay), self.sequence), happening);
+    }
+
+    fn run_for(&mut self, duration: u64) {
+        let until = self.now + duration;
+        while self
+            .agenda
+            .first_key_value()
+            .is_some_and(|((at, _), _)| *at <= until)
+        {
+            if !self.step() {
+                return;
+            }
+        }
+        self.now = until;
+    }
+
+    fn step(&mut self) -> bool {
+        self.steps += 1;
+        if self.steps > STEPS_MAX {
+            self.violations
+                .push(format!("the run does not end: {STEPS_MAX} steps"));
+            return false;
+        }
+        let Some(((at, _), happening)) = self.agenda.pop_first() else {
+            return false;
+        };
+        self.now = at;
+        self.happen(happening);
+        true
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        // What concerns a paused node waits until it goes on.
+        let concerns = match &happening {
+            Happening::Deliver { to, .. } => Some(*to),
+            Happening::Ask { node, .. } => Some(*node),
+            Happening::Disk(node, ..) | Happening::Wake(node, ..) => Some(*node),
+            _ => None,
+        };
+        if let Some(slot) = concerns.map(|node| &mut self.slots[node]) {
+            if slot.paused {
+                slot.missed.push(happening);
+                return;
+            }
+        }
+        match happening {
+            Happening::Deliver {
+                from,
+                to,
+                epoch,
+                message,
+            } => self.deliver(from, to, epoch, message),
+            Happening::Ask {
+                node,
+                epoch,
+                caller,
+                header,
+                request,
+            } => {
+                if self.alive(node) == Some(epoch) {
+                    let request = self.mutate_request(*request);
+                    self.note(b"ask", node, caller.0);
+                    self.input(node, Input::Request(caller, header, request));
+                }
+            }
+            Happening::Begin(client) => self.begin(client),
+            Happening::Told(client, id, answer) => self.told(client, id, answer),
+            Happening::Disk(node, epoch, ticket) => self.disk_done(node, epoch, ticket),
+            Happening::Wake(node, epoch) => {
+                if self.alive(node) == Some(epoch) {
+                    self.slots[node].woken_at = None;
+                    self.input(node, Input::Wake);
+                }
+            }
+            Happening::Look => self.look(),
+            Happening::Accident => {
+                if !self.healing {
+                    self.accident();
+                    self.plan_accident();
+                }
+            }
+            Happening::Start(node) => {
+                if self.slots[node].node.is_none() {
+                    self.start(node);
+                }
+            }
+            Happening::Repair(node, epoch) => {
+                if self.alive(node) == Some(epoch) {
+                    self.crash(node, !self.faults.os_durability);
+                    self.start(node);
+                }
+            }
+            Happening::Resume(node) => self.resume(node),
+            Happening::Mend => self.network.mend(),
+        }
+    }
+
+    fn note(&mut self, what: &[u8], which: usize, number: u64) {
+        self.trace.update(what);
+        self.trace.update(&self.now.to_be_bytes());
+        self.trace.update(&(which as u64).to_be_bytes());
+        self.trace.update(&number.to_be_bytes());
+    }
+
+    // ---- Nodes ----
+
+    fn alive(&self, node: usize) -> Option<u64> {
+        let slot = &self.slots[node];
+        slot.node.as_ref().map(|_| slot.epoch)
+    }
+
+    fn start(&mut self, i: usize) {
+        let mut seed = [0; 32];
+        self.rng.fill_bytes(&mut seed);
+        if self.profile.mutant == Some(Mutant::ReuseCounter) {
+            seed = self.slots[i].seed;
+        }
+        let config = Config {
+            me: NodeId(i as u64),
+            secret: ContextKey::new(&[7; 32]),
+            defaults: BucketDefaults::default(),
+            limits: Limits::default(),
+            layout_json: Bytes::new(),
+        };
+        let storage = self.slots[i].disk.open();
+        let node = Node::new(config, self.layout.clone(), storage, seed).expect("a sound node");
+        let slot = &mut self.slots[i];
+        slot.node = Some(node);
+        slot.epoch += 1;
+        slot.syncing = false;
+        slot.poisoned = false;
+        slot.woken_at = None;
+        self.network.forget(i);
+        self.note(b"start", i, 0);
+    }
+
+    /// Stops a node at once. With `power` gone, what is not synced is lost but for a prefix of it.
+    fn crash(&mut self, i: usize, power: bool) {
+        let pending = self.slots[i].disk.pending();
+        let keep = self
+            .rng
+            .random_range(0..=pending.last.0 - pending.progress.synced.0);
+        let slot = &mut self.slots[i];
+        slot.node = None;
+        slot.paused = false;
+        slot.missed.clear();
+        if power {
+            slot.disk.crash(keep as usize);
+        } else {
+            slot.disk.kill();
+        }
+        self.note(b"crash", i, keep);
+    }
+
+    fn resume(&mut self, i: usize) {
+        self.slots[i].paused = false;
+        for happening in std::mem::take(&mut self.slots[i].missed) {
+            self.plan(0, happening);
+        }
+    }
+
+    fn input(&mut self, i: usize, input: Input) {
+        let Some(node) = self.slots[i].node.as_mut() else {
+            return;
+        };
+        let mut out = Vec::new();
+        node.handle(Time(self.now), input, &mut out);
+        for output in out {
+            self.output(i, output);
+        }
+        self.after_input(i);
+    }
+
+    fn after_input(&mut self, i: usize) {
+        let slot = &mut self.slots[i];
+        let Some(node) = &slot.node else {
+            return;
+        };
+        if let Some(Time(at)) = node.wake_at() {
+            if slot.woken_at.is_none_or(|planned| at < planned) {
+                slot.woken_at = Some(at);
+                let epoch = slot.epoch;
+                let delay = at.saturating_sub(self.now);
+                self.plan(delay, Happening::Wake(i, epoch));
+            }
+        }
+        self.plan_sync(i);
+    }
+
+    fn output(&mut self, i: usize, output: Output) {
+        match output {
+            Output::Send(to, message) => self.send(i, to.0 as usize, message),
+            Output::Answer(Caller(caller), answer) => {
+                if caller >= OWN_CALLERS {
+                    self.own_answers.insert(caller, answer);
+                    return;
+                }
+                let client = (caller % self.clients.len() as u64) as usize;
+                let answer = self.mutate_answer(client, answer);
+                let id = caller / self.clients.len() as u64;
+                let delay = self.delay();
+                self.plan(delay, Happening::Told(client, id, Some(answer)));
+            }
+            Output::Event(event) => *self.events.entry(event).or_default() += 1,
+        }
+    }
+
+    // ---- Disks ----
+
+    fn plan_sync(&mut self, i: usize) {
+        let (pending, epoch) = (self.slots[i].disk.pending(), self.slots[i].epoch);
+        let committed = pending.last;
+        let done = if self.faults.os_durability {
+            committed == pending.progress.written && pending.sync_asked <= pending.progress.synced
+        } else {
+            committed == pending.progress.synced
+        };
+        if self.slots[i].syncing || self.slots[i].poisoned || done {
+            return;
+        }
+        if self.profile.mutant == Some(Mutant::AckBeforeSync) {
+            let lie = Progress {
+                written: committed,
+                synced: committed,
+            };
+            self.slots[i].syncing = true;
+            let delay = self.sync_delay();
+            self.plan(delay, Happening::Disk(i, epoch, committed));
+            self.input(i, Input::Progress(lie));
+            return;
+        }
+        self.slots[i].syncing = true;
+        let delay = self.sync_delay();
+        self.plan(delay, Happening::Disk(i, epoch, committed));
+    }
+
+    fn sync_delay(&mut self) -> u64 {
+        if self.rng.random_bool(self.faults.sync_stall) {
+            self.rng.random_range(0..1_000_000)
+        } else {
+            self.rng.random_range(50..=self.faults.sync_us_max)
+        }
+    }
+
+    fn disk_done(&mut self, i: usize, epoch: u64, ticket: Ticket) {
+        if self.alive(i) != Some(epoch) {
+            return;
+        }
+        self.slots[i].syncing = false;
+        if self.rng.random_bool(self.faults.sync_failure) {
+            self.slots[i].disk.fail_next_sync();
+        }
+        let disk = self.slots[i].disk.clone();
+        self.note(b"disk", i, ticket.0);
+        let mut event = disk.write_up_to(ticket);
+        let asked = disk.pending().sync_asked > disk.pending().progress.synced;
+        if !self.faults.os_durability || asked || self.rng.random_bool(0.1) {
+            event = disk.sync_up_to(ticket);
+        }
+        match event {
+            CommitEvent::Progress(progress) => {
+                if self.profile.mutant == Some(Mutant::AckBeforeSync) {
+                    self.plan_sync(i); // Already told.
+                } else {
+                    self.input(i, Input::Progress(progress));
+                }
+            }
+            CommitEvent::Poisoned(reason) => {
+                *self.accidents.entry("failed sync").or_default() += 1;
+                self.input(i, Input::Poisoned(reason));
+                let delay = self.rng.random_range(500_000..5_000_000);
+                self.slots[i].poisoned = true;
+                self.plan(delay, Happening::Repair(i, epoch));
+            }
+        }
+    }
+
+    // ---- The network ----
+
+    fn delay(&mut self) -> u64 {
+        if self.rng.random_bool(self.faults.straggler) {
+            self.rng.random_range(0..2_000_000)
+        } else {
+            self.rng.random_range(100..=self.faults.delay_us_max)
+        }
+    }
+
+    fn send(&mut self, from: usize, to: usize, message: Message) {
+        self.check_dots(&message);
+        let Some(epoch) = self.alive(to) else {
+            return;
+        };
+        // A request that is passed on changes things each time it arrives, and rides on a stream that delivers once.
+        let once = matches!(message, Message::Request(..));
+        let copies = 1 + usize::from(!once && self.rng.random_bool(self.faults.duplication));
+        for _ in 0..copies {
+            if self.rng.random_bool(self.faults.loss) {
+                continue;
+            }
+            let delay = self.delay();
+            let message = message.clone();
+            self.plan(
+                delay,
+                Happening::Deliver {
+                    from,
+                    to,
+                    epoch,
+                    message,
+                },
+            );
+        }
+    }
+
+    fn deliver(&mut self, from: usize, to: usize, epoch: u64, message: Message) {
+        if self.alive(to) != Some(epoch) || !self.network.carries(from, to) {
+            return;
+        }
+        // Through the bytes, as on the wire.
+        let bytes = message.encode();
+        self.note(b"deliver", to, from as u64);
+        self.trace.update(&bytes);
+        let message = match Message::decode(&bytes) {
+            Ok(message) => message,
+            Err(error) => {
+                self.violations
+                    .push(format!("a message that was sent is {error}"));
+                return;
+            }
+        };
+        if let Some(message) = self.mutate_message(from, to, message) {
+            self.input(to, Input::Message(NodeId(from as u64), message));
+        }
+    }
+
+    /// Every record that travels is looked at: no dot may name two values, nor stand at two keys.
+    fn check_dots(&mut self, message: &Message) {
+        let Message::Replica(_, _, ReplicaRequest::Merge(merge)) = message else {
+            return;
+        };
+        let Ok(record) = Record::decode(&merge.record) else {
+            self.violations
+                .push("a record that was sent is none".to_owned());
+            return;
+        };
+        for sibling in record.live() {
+            let named = (merge.key.clone(), sibling.payload.clone());
+            let known = self
+                .dots
+                .entry(sibling.span.dot)
+                .or_insert_with(|| named.clone());
+            if *known != named {
+                let dot = sibling.span.dot;
+                self.violations
+                    .push(format!("dot {dot} names two writes: it was minted twice"));
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        self.plan(LOOK_US, Happening::Look);
+        let lives: Vec<Option<u64>> = (0..self.slots.len())
+            .map(|i| self.alive(i).filter(|_| !self.slots[i].paused))
+            .collect();
+        let noticed = self.network.look(self.now, &mut self.rng, |i| lives[i]);
+        for (a, b, what) in noticed {
+            let peer = NodeId(b as u64);
+            self.note(b"look", a, b as u64);
+            match what {
+                Noticed::Up => self.input(a, Input::Up(peer)),
+                Noticed::Down => self.input(a, Input::Down(peer)),
+            }
+        }
+    }
+
+    // ---- Accidents ----
+
+    fn plan_accident(&mut self) {
+        if self.faults.accidents.is_empty() {
+            return;
+        }
+        let gap = self.rng.random_range(0..self.faults.accident_gap_us * 2);
+        self.plan(gap, Happening::Accident);
+    }
+
+    fn accident(&mut self) {
+        let Some(&accident) = self.faults.accidents.choose(&mut self.rng) else {
+            return;
+        };
+        let nodes = self.slots.len();
+        let victim = self.rng.random_range(0..nodes);
+        let other = (victim + self.rng.random_range(1..nodes)) % nodes;
+        let while_us = self.rng.random_range(10_000..4_000_000);
+        let power = !self.faults.os_durability;
+        let name = match accident {
+            Accident::Crash => {
+                if self.slots[victim].node.is_some() {
+                    self.crash(victim, power);
+                    self.plan(while_us, Happening::Start(victim));
+                }
+                "crash"
+            }
+            Accident::PowerLoss => {
+                for i in 0..nodes {
+                    if self.slots[i].node.is_some() {
+                        self.crash(i, power);
+                        let delay = self.rng.random_range(10_000..2_000_000);
+                        self.plan(delay, Happening::Start(i));
+                    }
+                }
+                "power loss"
+            }
+            Accident::Pause => {
+                if self.slots[victim].node.is_some() && !self.slots[victim].paused {
+                    self.slots[victim].paused = true;
+                    self.plan(while_us, Happening::Resume(victim));
+                }
+                "pause"
+            }
+            Accident::Partition => {
+                let side: Vec<bool> = (0..nodes).map(|_| self.rng.random_bool(0.5)).collect();
+                self.network.split(&side);
+                self.plan(while_us, Happening::Mend);
+                "partition"
+            }
+            Accident::OneWay => {
+                self.network.cut(victim, other);
+                self.plan(while_us, Happening::Mend);
+                "one-way link"
+            }
+            Accident::Reset => {
+                if self.alive(victim).is_some()
+                    && !self.slots[victim].paused
+                    && self.network.reset(victim, other)
+                {
+                    self.input(victim, Input::Down(NodeId(other as u64)));
+                }
+                "reset"
+            }
+        };
+        *self.accidents.entry(name).or_default() += 1;
+    }
+
+    // ---- Clients ----
+
+    fn begin(&mut self, client: usize) {
+        if self.healing || self.started >= self.workload.operations {
+            return;
+        }
+        let id = u64::from(self.started);
+        self.started += 1;
+        let node = self.rng.random_range(0..self.slots.len());
+        let (header, request) = self.clients[client].begin(
+            client,
+            id,
+            self.now,
+            node,
+            self.n,
+            &self.workload,
+            &mut self.rng,
+        );
+        let Some(epoch) = self.alive(node) else {
+            // Nobody listens there: nothing was sent.
+            let refused = Answer::Refused(quorate_protocol::Refusal::Draining);
+            self.plan(100, Happening::Told(client, id, Some(refused)));
+            return;
+        };
+        let patience = u64::from(header.deadline_ms) * 1_000 + CLIENT_SLACK_US;
+        self.plan(patience, Happening::Told(client, id, None));
+        let caller = Caller(id * self.clients.len() as u64 + client as u64);
+        let delay = self.delay();
+        let ask = Happening::Ask {
+            node,
+            epoch,
+            caller,
+            header,
+            request: Box::new(request),
+        };
+        self.plan(delay, ask);
+    }
+
+    fn told(&mut self, client: usize, id: u64, answer: Option<Answer>) {
+        if self.clients[client].busy.as_ref().map(|op| op.id) != Some(id) {
+            return; // Told already.
+        }
+        self.note(b"told", client, id);
+        if let Some(op) = self.clients[client].end(self.now, answer) {
+            self.history.push(op);
+        }
+        let pause = self.workload.pause_us(&mut self.rng);
+        self.plan(pause, Happening::Begin(client));
+    }
+
+    /// What is still under way when the clients are stopped has an unknown outcome.
+    pub(crate) fn close_history(&mut self) {
+        for client in &mut self.clients {
+            if let Some(mut op) = client.end(u64::MAX, None) {
+                op.end = u64::MAX;
+                self.history.push(op);
+            }
+        }
+        self.history.sort_by_key(|op| op.id);
+    }
+
+    // ---- Mutants ----
+
+    fn mutate_request(&mut self, mut request: Request) -> Request {
+        match (self.profile.mutant, &mut request) {
+            (Some(Mutant::DropContexts), Request::Put(put)) => put.context = None,
+            (Some(Mutant::GreedyContext), Request::Put(put)) => put.options.return_body = true,
+            (Some(Mutant::ReadOne), Request::Get(get)) if !self.healing => {
+                get.options.r = Some(Quorum::Count(1));
+            }
+            _ => {}
+        }
+        request
+    }
+
+    fn mutate_answer(&self, client: usize, answer: Answer) -> Answer {
+        let putting = self.clients[client]
+            .busy
+            .as_ref()
+            .is_some_and(|op| op.kind == Kind::Put);
+        match (self.profile.mutant, answer) {
+            (Some(Mutant::GreedyContext), Answer::Found { context, .. }) if putting => {
+                Answer::Stored { context }
+            }
+            (_, answer) => answer,
+        }
+    }
+
+    fn mutate_message(&mut self, from: usize, to: usize, message: Message) -> Option<Message> {
+        let Message::Replica(id, header, ReplicaRequest::Merge(mut merge)) = message else {
+            return Some(message);
+        };
+        match self.profile.mutant {
+            Some(Mutant::LoseEvidence) => {
+                if let Ok(record) = Record::decode(&merge.record) {
+                    let bare = Record::from_parts(record.live().to_vec(), DotSet::new());
+                    merge.record = bare.encode();
+                }
+            }
+            Some(Mutant::AckWithoutMerge) => {
+                let merged = ReplicaReply::Merged { synced: true };
+                self.send(to, from, Message::Reply(id, merged));
+                return None;
+            }
+            _ => {}
+        }
+        Some(Message::Replica(id, header, ReplicaRequest::Merge(merge)))
+    }
+}

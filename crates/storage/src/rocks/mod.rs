@@ -1,0 +1,330 @@
+//! RocksDB, with one committer: the engine of every node that is not simulated.
+//!
+//! ```text
+//!   core's thread                              committer's thread
+//!   get, scan  --> overlay, then database
+//!   commit     --> overlay, queue      ------> one write, one sync, for all that waits
+//!   advance    <-- driver <------------------- one event
+//! ```
+//!
+//! The core's half ([`Rocks`]) keeps what it has committed aside in an overlay until it is told that the database has
+//! it. *Invariant:* every batch is in the overlay, in the database, or in both; so a read that looks at the overlay first
+//! sees all of them.
+//!
+//! The directory belongs to one process and one format; see [`OpenError`] for what is refused and what to do then.
+
+mod committer;
+mod directory;
+mod options;
+mod overlay;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rocksdb::{ColumnFamily, DB, ErrorKind, ReadOptions, WriteBatch, WriteOptions};
+
+use crate::{Batch, CommitEvent, Family, Level, Progress, Storage, StorageError, Ticket};
+use committer::{Committer, Log, Queued};
+use directory::Directory;
+use overlay::Overlay;
+
+pub use directory::OpenError;
+pub use options::{Durability, RocksOptions};
+
+/// An open database. See the [module](self).
+///
+/// ```
+/// use std::sync::mpsc::channel;
+///
+/// use quorate_storage::rocks::{Rocks, RocksOptions};
+/// use quorate_storage::{Batch, CommitEvent, Family, Level, Storage};
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let dir = dir.path();
+/// let (tell, events) = channel();
+/// let on_event = Box::new(move |event| drop(tell.send(event)));
+/// let mut rocks = Rocks::open(dir, RocksOptions::default(), on_event)?;
+///
+/// let mut batch = Batch::new();
+/// batch.put(Family::Records, "milk", "2 litres");
+/// let ticket = rocks.commit(batch, Level::Synced);
+/// while let CommitEvent::Progress(progress) = events.recv()? {
+///     rocks.advance(progress);
+///     if progress.synced >= ticket {
+///         break; // on the disk
+///     }
+/// }
+/// rocks.close()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Rocks {
+    overlay: Overlay,
+    last: Ticket,
+    committer: Committer,
+    db: Arc<DB>,
+    /// Last, so that the lock is released only when the database is closed.
+    _directory: Directory,
+}
+
+/// What a database holds and uses, approximately.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stats {
+    /// Bytes on disk: the live data files and, by its content, the log.
+    pub disk_bytes: u64,
+    /// Records, overwritten and deleted ones counted until they are compacted.
+    pub records_estimate: u64,
+    /// Bytes of memory that hold what is only in the log.
+    pub write_buffer_bytes: u64,
+    /// Bytes of memory that hold what was read.
+    pub block_cache_bytes: u64,
+    /// Bytes committed and not yet being written.
+    pub waiting_bytes: u64,
+}
+
+impl Rocks {
+    /// Opens the database in a directory, which is made if it does not exist or is empty, and starts its committer.
+    /// What it finds is on the disk when this returns; tickets begin at 1.
+    ///
+    /// `on_event` is called on the committer's thread, which commits nothing meanwhile: it should hand the event over and
+    /// return, and must not panic. After [`CommitEvent::Poisoned`] it is not called again.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpenError`], which also says what each leaves.
+    pub fn open(
+        dir: &Path,
+        options: RocksOptions,
+        on_event: Box<dyn Fn(CommitEvent) + Send>,
+    ) -> Result<Rocks, OpenError> {
+        let mut directory = Directory::claim(dir)?;
+        let path = directory.database();
+        // Recovery flushes what it reads from the log to synced files before it returns (`avoid_flush_during_recovery`
+        // is off by default), which is what the promise above rests on.
+        let opened = DB::open_cf_descriptors(
+            &options::database(&options, directory.is_fresh()),
+            &path,
+            options::families(&options),
+        );
+        let db = Arc::new(opened.map_err(|error| OpenError::Database {
+            path: path.clone(),
+            reason: error.into_string(),
+        })?);
+        if directory.is_fresh() {
+            directory.complete()?;
+        }
+        let log = RocksLog::new(Arc::clone(&db));
+        let committer = Committer::start(log, options.durability, on_event).map_err(|source| {
+            OpenError::Io {
+                doing: "start the committer of",
+                path,
+                source,
+            }
+        })?;
+        Ok(Rocks {
+            overlay: Overlay::default(),
+            last: Ticket(0),
+            committer,
+            db,
+            _directory: directory,
+        })
+    }
+
+    /// Waits until everything committed is written and synced, and closes. Dropping does the same, and can only log a
+    /// failure.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Poisoned`] if a write failed, now or earlier. The directory is released all the same.
+    pub fn close(mut self) -> Result<(), StorageError> {
+        self.committer
+            .close()
+            .map_err(|reason| StorageError::Poisoned { reason })
+    }
+
+    /// What it holds and uses now. Costs no reads from the disk.
+    pub fn stats(&self) -> Stats {
+        let sum = |property: &str| -> u64 {
+            let of = |family| {
+                let value = self
+                    .db
+                    .property_int_value_cf(column(&self.db, family), property);
+                value.ok().flatten().unwrap_or(0)
+            };
+            Family::ALL.into_iter().map(of).sum()
+        };
+        let number = |family, property: &str| {
+            let value = self
+                .db
+                .property_int_value_cf(column(&self.db, family), property);
+            value.ok().flatten().unwrap_or(0)
+        };
+        Stats {
+            disk_bytes: sum("rocksdb.live-sst-files-size")
+                + sum("rocksdb.cur-size-active-mem-table"),
+            records_estimate: number(Family::Records, "rocksdb.estimate-num-keys"),
+            write_buffer_bytes: sum("rocksdb.size-all-mem-tables"),
+            // The families share one cache.
+            block_cache_bytes: number(Family::Records, "rocksdb.block-cache-usage"),
+            waiting_bytes: self.committer.waiting_bytes() as u64,
+        }
+    }
+}
+
+impl Drop for Rocks {
+    fn drop(&mut self) {
+        if let Err(reason) = self.committer.close() {
+            tracing::warn!(%reason, "the database was closed after a failed write");
+        }
+    }
+}
+
+/// The column family of a family.
+fn column(db: &DB, family: Family) -> &ColumnFamily {
+    db.cf_handle(family.name())
+        .expect("every family is opened with the database")
+}
+
+/// What a failed read means. `key` is the one that was read, or at or after which the scan failed.
+fn unreadable(family: Family, key: &[u8], error: rocksdb::Error) -> StorageError {
+    match error.kind() {
+        ErrorKind::Corruption => StorageError::Corrupt {
+            family,
+            key: Bytes::copy_from_slice(key),
+            reason: error.into_string(),
+        },
+        _ => StorageError::Io {
+            family,
+            reason: error.into_string(),
+        },
+    }
+}
+
+impl Storage for Rocks {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+        if let Some(value) = self.overlay.get(family, key) {
+            return Ok(value.clone());
+        }
+        // Checksums are verified by default, and absence is returned only if every file that could hold the key was
+        // read or excluded by its filter.
+        match self.db.get_pinned_cf(column(&self.db, family), key) {
+            Ok(value) => Ok(value.map(|value| Bytes::copy_from_slice(&value))),
+            Err(error) => Err(unreadable(family, key, error)),
+        }
+    }
+
+    fn scan(
+        &self,
+        family: Family,
+        from: &[u8],
+        to: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, StorageError> {
+        let mut found = Vec::new();
+        if limit == 0 || to.is_some_and(|to| to <= from) {
+            return Ok(found);
+        }
+        let mut options = ReadOptions::default();
+        // A scan touches each block once; it should not push out of the cache what point reads use again.
+        options.fill_cache(false);
+        if let Some(to) = to {
+            options.set_iterate_upper_bound(to);
+        }
+        let mut stored = self
+            .db
+            .raw_iterator_cf_opt(column(&self.db, family), options);
+        stored.seek(from);
+        let mut fresh = self.overlay.range(family, from, to).peekable();
+        while found.len() < limit {
+            let Some((key, value)) = stored.item() else {
+                // The end, or a failure.
+                stored.status().map_err(|error| {
+                    let after = found.last().map_or(from, |(key, _): &(Bytes, Bytes)| key);
+                    unreadable(family, after, error)
+                })?;
+                let rest = fresh
+                    .by_ref()
+                    .filter_map(|(k, v)| Some((k.clone(), v.clone()?)));
+                found.extend(rest.take(limit - found.len()));
+                break;
+            };
+            match fresh.next_if(|(fresh_key, _)| fresh_key.as_ref() <= key) {
+                None => {
+                    found.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+                    stored.next();
+                }
+                Some((fresh_key, fresh_value)) => {
+                    if fresh_key.as_ref() == key {
+                        stored.next(); // overlaid
+                    }
+                    if let Some(value) = fresh_value {
+                        found.push((fresh_key.clone(), value.clone()));
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn commit(&mut self, batch: Batch, level: Level) -> Ticket {
+        self.last = self.last.next();
+        self.overlay.note(self.last, &batch);
+        self.committer.push(Queued {
+            ticket: self.last,
+            batch,
+            level,
+        });
+        self.last
+    }
+
+    fn advance(&mut self, progress: Progress) {
+        assert!(
+            progress.written <= self.last,
+            "told of progress on what was never committed"
+        );
+        self.overlay.forget_up_to(progress.written);
+    }
+}
+
+/// The database as the committer sees it.
+struct RocksLog {
+    db: Arc<DB>,
+    synced: WriteOptions,
+    unsynced: WriteOptions,
+}
+
+impl RocksLog {
+    fn new(db: Arc<DB>) -> Self {
+        let mut synced = WriteOptions::default();
+        synced.set_sync(true);
+        RocksLog {
+            db,
+            synced,
+            unsynced: WriteOptions::default(),
+        }
+    }
+}
+
+impl Log for RocksLog {
+    fn write(&mut self, batches: &[Queued], sync: bool) -> Result<(), String> {
+        let columns = Family::ALL.map(|family| column(&self.db, family));
+        let bytes = batches.iter().map(|queued| queued.batch.size_bytes()).sum();
+        let mut joined = WriteBatch::with_capacity_bytes(bytes);
+        for op in batches.iter().flat_map(|queued| queued.batch.ops()) {
+            let column = columns[op.family as usize];
+            match &op.value {
+                Some(value) => joined.put_cf(column, &op.key, value),
+                None => joined.delete_cf(column, &op.key),
+            }
+        }
+        let options = if sync { &self.synced } else { &self.unsynced };
+        self.db
+            .write_opt(joined, options)
+            .map_err(rocksdb::Error::into_string)
+    }
+
+    fn sync(&mut self) -> Result<(), String> {
+        self.db.flush_wal(true).map_err(rocksdb::Error::into_string)
+    }
+}
