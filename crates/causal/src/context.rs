@@ -87,9 +87,10 @@ impl ContextKey {
         }
     }
 
-    /// The bytes a client gets: format, secret's id, dots, and a keyed blake3 hash over these and the key's name.
+    /// The bytes a client gets: format, secret's id, dots, and a keyed blake3 hash over these and the key's name. `bucket`
+    /// is whatever identifies the bucket, the same for [`ContextKey::open`].
     #[must_use]
-    pub fn seal(&self, bucket: &str, key: &[u8], context: &Context) -> Bytes {
+    pub fn seal(&self, bucket: impl AsRef<[u8]>, key: &[u8], context: &Context) -> Bytes {
         let mut out = BytesMut::with_capacity(8 + context.spans.len() * 22 + MAC_LEN);
         out.put_u8(FORMAT);
         out.put_slice(&self.id);
@@ -99,7 +100,7 @@ impl ContextKey {
             put_varint(&mut out, span.dot.counter);
             put_varint(&mut out, span.dot.counter - span.after - 1);
         }
-        let mac = self.mac(bucket, key, &out);
+        let mac = self.mac(bucket.as_ref(), key, &out);
         out.put_slice(&mac);
         out.freeze()
     }
@@ -108,7 +109,12 @@ impl ContextKey {
     ///
     /// # Errors
     /// Any [`ContextError`]; whoever gets one has changed nothing.
-    pub fn open(&self, bucket: &str, key: &[u8], sealed: &[u8]) -> Result<Context, ContextError> {
+    pub fn open(
+        &self,
+        bucket: impl AsRef<[u8]>,
+        key: &[u8],
+        sealed: &[u8],
+    ) -> Result<Context, ContextError> {
         if sealed.len() < 1 + self.id.len() + 1 + MAC_LEN || sealed[0] != FORMAT {
             return Err(ContextError::Malformed);
         }
@@ -117,7 +123,7 @@ impl ContextKey {
             return Err(ContextError::Foreign);
         }
         // blake3::Hash compares in constant time; so do we, over the part we keep.
-        let expected = self.mac(bucket, key, body);
+        let expected = self.mac(bucket.as_ref(), key, body);
         let differing = expected.iter().zip(mac).fold(0, |d, (a, b)| d | (a ^ b));
         if differing != 0 {
             return Err(ContextError::Forged);
@@ -137,10 +143,10 @@ impl ContextKey {
         Ok(Context::new(spans))
     }
 
-    fn mac(&self, bucket: &str, key: &[u8], body: &[u8]) -> [u8; MAC_LEN] {
+    fn mac(&self, bucket: &[u8], key: &[u8], body: &[u8]) -> [u8; MAC_LEN] {
         let mut hasher = blake3::Hasher::new_keyed(&self.key);
         hasher.update(&(bucket.len() as u64).to_be_bytes());
-        hasher.update(bucket.as_bytes());
+        hasher.update(bucket);
         hasher.update(&(key.len() as u64).to_be_bytes());
         hasher.update(key);
         hasher.update(body);

@@ -44,11 +44,15 @@ impl fmt::Debug for Dot {
 /// A dot together with the stretch of its actor's counters in which it is the only one on its key:
 /// `(after, dot.counter]`.
 ///
-/// A counter serves all keys of a vnode, so the dots that one actor mints on one key have gaps between them.
-/// The minting vnode knows its previous dot on the key and writes it here as `after`. Evidence of removed dots
-/// then consists of stretches that touch each other, and a million overwrites of a key by one actor are a single
-/// run of counters (rule R15). Where the previous dot is not known, `after` is `counter - 1`: that says
-/// less, and nothing wrong.
+/// A counter serves all keys of a vnode, so the dots that one actor mints on one key have gaps between them. The minting
+/// vnode remembers its previous dot on the key and writes it here as `after`. Evidence of removed dots then consists of
+/// stretches that touch each other, and a million overwrites of a key by one actor are a single run of
+/// counters (rule R15). Where the previous dot is not remembered, `after` is `counter - 1`: that says less, and nothing
+/// wrong.
+///
+/// What `after` must never be is *less* than the previous dot: whoever then overwrites this dot removes that one too. So it
+/// comes from what the incarnation itself remembers in memory, never from a record, which a disk may have
+/// lost and evidence half restored.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span {
     /// The dot.

@@ -6,16 +6,16 @@
 //! concurrent, and neither is lost:
 //!
 //! ```
-//! use quorate_causal::{Actor, Context, Dot, Record};
+//! use quorate_causal::{Actor, Context, Dot, Record, Sibling, Span};
 //!
 //! let vnode = Actor(7);
 //! let mut record = Record::new();
 //! let mut counter = 0;
 //! let mut put = |record: &mut Record, context: &Context, value: &'static str| {
 //!     counter += 1;
-//!     let dot = Dot { actor: vnode, counter };
-//!     let written = record.write(context, Some((dot, value.into())));
-//!     record.merge(&written);
+//!     let span = Span::lone(Dot { actor: vnode, counter });
+//!     let written = Sibling { span, payload: value.into() };
+//!     record.merge(&Record::of_write(context, Some(written)));
 //! };
 //!
 //! put(&mut record, &Context::default(), "milk");

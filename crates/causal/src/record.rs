@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::{Actor, Context, Dot, DotSet, Span};
+use crate::{Context, Dot, DotSet, Span};
 
 /// One live value of a key and the dot of the write that brought it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -102,49 +102,16 @@ impl Record {
         Digest::of(self.live.iter().map(|s| s.span.dot))
     }
 
-    /// The greatest counter of `actor` that this record knows on its key, if it knows any: what a new dot's
-    /// [`Span::after`] is to be.
-    #[must_use]
-    pub fn last_of(&self, actor: Actor) -> Option<u64> {
-        let live = self
-            .live
-            .iter()
-            .filter(|s| s.span.dot.actor == actor)
-            .map(|s| s.span.dot.counter)
-            .max();
-        live.max(self.evidence.runs(actor).and_then(crate::Runs::max))
-    }
-
     /// The change that a write makes, as a record of its own to merge here and to send to the other replicas: the
-    /// dots of `context` removed and, for a put, the new value under `dot`.
-    ///
-    /// The new dot's stretch reaches down to the last dot of its actor that this record knows, so it is true only if the
-    /// record knows every dot that actor ever minted on the key, but for removed ones that are stable. Therefore: the
-    /// change is merged here before the actor mints again, and a seat that dropped a record, or finds that it lost one,
-    /// takes a new incarnation before its next mint. A seat that forgot a live dot and learnt an older one back from
-    /// evidence would else claim the forgotten dot for another key, and whoever overwrites the new value removes it.
-    ///
-    /// # Panics
-    /// If `dot` is not above every dot of its actor that this record knows.
+    /// dots of `context` removed and, for a put, the new value under its dot.
     #[must_use]
-    pub fn write(&self, context: &Context, put: Option<(Dot, Bytes)>) -> Record {
+    pub fn of_write(context: &Context, put: Option<Sibling>) -> Record {
         let mut evidence = DotSet::new();
         for span in context.spans() {
             evidence.insert_span(*span);
         }
-        let live = put.map(|(dot, payload)| {
-            let after = self.last_of(dot.actor).unwrap_or(dot.counter - 1);
-            assert!(
-                after < dot.counter,
-                "a mint went backwards: {dot} after {after}"
-            );
-            Sibling {
-                span: Span { dot, after },
-                payload,
-            }
-        });
         Record {
-            live: live.into_iter().collect(),
+            live: put.into_iter().collect(),
             evidence,
         }
     }

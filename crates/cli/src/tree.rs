@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn a_key_that_is_too_long_is_left_out_and_a_missing_root_is_told() {
         let dir = tempfile::tempdir().unwrap();
-        let deep = dir.path().join(["n".repeat(200); 5].join("/"));
+        let deep = dir.path().join(vec!["n".repeat(200); 5].join("/"));
         fs::create_dir_all(&deep).unwrap();
         fs::write(deep.join("n".repeat(200)), b"").unwrap();
         let roots = [

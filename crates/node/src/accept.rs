@@ -8,6 +8,7 @@ use quorate_protocol::{BUCKET_BYTES_MAX, Header, KEY_BYTES_MAX, Options, Quorum,
 use crate::config::{BucketDefaults, Config, Limits};
 use crate::placement::Placement;
 use crate::tally::{Requirement, Seat};
+use crate::target::Target;
 use crate::write::WriteTerms;
 
 /// Checks the names of a bucket and a key.
@@ -54,18 +55,17 @@ pub(crate) fn value(value: &Value, limits: &Limits) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Reads the context a client sent.
+/// Reads the context a client sent for this key.
 pub(crate) fn context(
     config: &Config,
-    bucket: &str,
-    key: &str,
+    target: &Target,
     sealed: Option<&[u8]>,
 ) -> Result<Context, Refusal> {
     match sealed {
         None => Ok(Context::default()),
         Some(sealed) => config
             .secret
-            .open(bucket, key.as_bytes(), sealed)
+            .open(target.id.0, target.key.as_bytes(), sealed)
             .map_err(|e| Refusal::BadContext(e.to_string())),
     }
 }

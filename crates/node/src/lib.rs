@@ -6,22 +6,28 @@
 //! [`Input::Progress`].
 //!
 //! One conversation a file: `write`, `read`, `forward` hold what a request under way has heard; `replica` is the
-//! other side of them; `tally` says when enough have answered; `node` owns timers and messages.
+//! other side of them; `tally` says when enough have answered. `node` holds the state, `requests`, `steps` and `messages`
+//! what it does for its clients, with its conversations, and about what others say.
 
 mod accept;
+mod api;
 mod config;
 mod forward;
 mod keys;
+mod messages;
 mod node;
 mod placement;
 mod read;
 mod replica;
+mod requests;
+mod steps;
 mod tally;
 mod target;
 mod time;
 mod vnode;
 mod write;
 
+pub use api::{Caller, Event, Input, Output};
 pub use config::{BucketDefaults, Config, Limits};
-pub use node::{Caller, Event, Input, Node, Output};
+pub use node::Node;
 pub use time::Time;

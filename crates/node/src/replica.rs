@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use quorate_causal::{Context, Digest, Dot, DotSet, Record};
+use quorate_causal::{Context, Digest, DotSet, Record, Sibling};
 use quorate_protocol::{BucketId, Merge, Read, Refusal, ReplicaReply, VnodeId};
 use quorate_storage::{Batch, Family, Level, Progress, Storage, StorageError, Ticket};
 use rand_chacha::ChaCha12Rng;
@@ -122,6 +122,15 @@ impl<S: Storage, W> Replica<S, W> {
     pub(crate) fn merge(&mut self, merge: &Merge) -> Result<Due, Refusal> {
         let incoming = Record::decode(&merge.record)
             .map_err(|e| Refusal::Malformed(format!("the record to merge is {e}")))?;
+        if self
+            .vnodes
+            .get(&merge.vnode)
+            .is_some_and(|v| v.disowns(&incoming))
+        {
+            return Err(Refusal::Malformed(
+                "the record to merge names a write of this replica that it never made".to_owned(),
+            ));
+        }
         self.apply(
             merge.vnode,
             merge.bucket,
@@ -150,11 +159,15 @@ impl<S: Storage, W> Replica<S, W> {
                 });
             }
         }
-        let put: Option<(Dot, Bytes)> = write.payload.map(|payload| {
+        let put = write.payload.map(|payload| {
+            let at = keys::record(vnode, write.bucket, &write.key);
             let vnode = self.vnodes.get_mut(&vnode).expect("it was just loaded");
-            (vnode.mint(&mut self.rng), payload)
+            Sibling {
+                span: vnode.mint(&at, &mut self.rng),
+                payload,
+            }
         });
-        let delta = record.write(&write.context, put);
+        let delta = Record::of_write(&write.context, put);
         let (due, record) =
             self.apply(write.vnode, write.bucket, &write.key, &delta, write.durable)?;
         Ok((

@@ -6,7 +6,6 @@ use quorate_protocol::{BucketId, VnodeId};
 /// One key of one bucket, placed.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
-    pub(crate) bucket: String,
     pub(crate) key: String,
     pub(crate) id: BucketId,
     pub(crate) vnode: VnodeId,

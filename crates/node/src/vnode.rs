@@ -1,6 +1,8 @@
 //! One seat of this node: what it has seen, and what it mints.
 
-use quorate_causal::{Actor, Change, Dot, DotSet, Record, Runs};
+use std::collections::BTreeMap;
+
+use quorate_causal::{Actor, Change, Dot, DotSet, Record, Runs, Span};
 use quorate_protocol::VnodeId;
 use quorate_storage::{Batch, Family, Storage, StorageError};
 use rand::RngCore;
@@ -22,6 +24,8 @@ pub(crate) struct Vnode {
     incarnation: Option<Actor>,
     /// The last counter minted. Apart from the clock: what was minted and never committed leaves a hole there.
     minted: u64,
+    /// The last counter minted on some keys.
+    recent: Recent,
 }
 
 impl Vnode {
@@ -59,19 +63,32 @@ impl Vnode {
             clock,
             incarnation: None,
             minted: 0,
+            recent: Recent::default(),
         })
     }
 
-    /// The next dot of this vnode.
-    pub(crate) fn mint(&mut self, rng: &mut impl RngCore) -> Dot {
+    /// The next dot of this vnode, for the record at `key`.
+    pub(crate) fn mint(&mut self, key: &[u8], rng: &mut impl RngCore) -> Span {
         let actor = *self.incarnation.get_or_insert_with(|| {
             Actor((u128::from(rng.next_u64()) << 64) | u128::from(rng.next_u64()))
         });
         self.minted += 1;
-        Dot {
-            actor,
-            counter: self.minted,
+        let counter = self.minted;
+        Span {
+            dot: Dot { actor, counter },
+            after: self.recent.replace(key, counter).unwrap_or(counter - 1),
         }
+    }
+
+    /// Whether a record names a dot of this vnode's incarnation that it never minted: whoever sent that is broken.
+    pub(crate) fn disowns(&self, record: &Record) -> bool {
+        let Some(actor) = self.incarnation else {
+            return false;
+        };
+        let live = record.live().iter().map(|s| s.span.dot);
+        let live = live.filter(|d| d.actor == actor).map(|d| d.counter);
+        let removed = record.evidence().runs(actor).and_then(Runs::max);
+        live.chain(removed).any(|counter| counter > self.minted)
     }
 
     /// Marks as seen what a merge brought, and puts the rows that changed into the merge's batch.
@@ -113,5 +130,52 @@ impl Vnode {
     /// What this vnode has seen.
     pub(crate) fn clock(&self) -> &DotSet {
         &self.clock
+    }
+}
+
+/// The last counters minted on the keys that were written most recently, in bounded memory.
+///
+/// Two generations: what is used moves to the young one, and when that is full the old one is dropped. A key that is
+/// forgotten costs a run of evidence for each overwrite until it is collected, and nothing else.
+#[derive(Debug, Default)]
+struct Recent {
+    young: BTreeMap<Box<[u8]>, u64>,
+    old: BTreeMap<Box<[u8]>, u64>,
+}
+
+/// Keys in one generation of one vnode. With 256 partitions on a node and short keys, some 10 MB at the most.
+const RECENT_KEYS: usize = 256;
+
+impl Recent {
+    /// Sets the last counter of a key; returns the one before, if it is remembered.
+    fn replace(&mut self, key: &[u8], counter: u64) -> Option<u64> {
+        if let Some(last) = self.young.get_mut(key) {
+            return Some(std::mem::replace(last, counter));
+        }
+        if self.young.len() >= RECENT_KEYS {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key.into(), counter);
+        self.old.remove(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recent_remembers_the_last_counter_of_busy_keys_in_bounded_memory() {
+        let mut recent = Recent::default();
+        assert_eq!(recent.replace(b"hot", 1), None);
+        for counter in 2..5_000u64 {
+            let cold = format!("cold-{counter}");
+            assert_eq!(recent.replace(cold.as_bytes(), counter), None);
+            if counter % 100 == 0 {
+                assert!(recent.replace(b"hot", counter).is_some());
+            }
+        }
+        assert!(recent.young.len() + recent.old.len() <= 2 * RECENT_KEYS);
+        assert_eq!(recent.replace(b"cold-2", 5_000), None);
     }
 }

@@ -14,9 +14,15 @@
 //!   storage: committer thread ----+              core    +--> storage
 //! ```
 
+mod backend;
 pub mod config;
 mod dev;
+mod driver;
+mod event;
+mod identity;
 mod init;
+mod links;
+mod open_files;
 mod running;
 
 pub use config::{Checked, ConfigError, Durability, NodeConfig};

@@ -4,7 +4,7 @@
 //!
 //! - A put that was acknowledged is *live* or *superseded*. Superseded means: some put or delete whose context held the
 //!   value may have happened. A delete without a context may have removed whatever was there, so it supersedes every
-//!   put that began before the delete ended.
+//!   put that began before the delete ended; where the delete's outcome is unknown, it supersedes any put.
 //! - An operation that failed did nothing. One whose outcome is unknown may have happened at any time after it
 //!   began, and may never have.
 //! - What a put or delete with a context acknowledged to remove must never be seen again once everything is quiet.
@@ -65,7 +65,12 @@ impl<'a> Judge<'a> {
                     }
                 }
                 None if op.kind == Kind::Delete => {
-                    for put in puts.values().filter(|put| put.start < op.end) {
+                    // Unknown to its client, it may still be on its way.
+                    let until = match op.outcome {
+                        Outcome::Unknown => u64::MAX,
+                        _ => op.end,
+                    };
+                    for put in puts.values().filter(|put| put.start < until) {
                         superseders.entry(put.id).or_default().push(op);
                     }
                 }

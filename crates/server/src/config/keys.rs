@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use quorate_protocol::{SIBLINGS_MAX, VALUE_BYTES_MAX};
-
 use super::{ConfigError, Durability, NodeConfig, Origin, size};
 
 /// A key of the configuration.
@@ -220,6 +218,8 @@ impl Values<'_> {
 
 #[cfg(test)]
 mod tests {
+    use quorate_protocol::{SIBLINGS_MAX, VALUE_BYTES_MAX};
+
     use super::*;
 
     #[test]

@@ -1,0 +1,62 @@
+//! What goes into a node and what comes out of it.
+
+use quorate_protocol::{Answer, Header, Message, Request};
+use quorate_ring::NodeId;
+use quorate_storage::Progress;
+
+/// Names a request that came from a client of this node; the driver chooses it and gets it back with the answer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Caller(pub u64);
+
+/// What happens to a node.
+#[derive(Debug)]
+pub enum Input {
+    /// A client asks.
+    Request(Caller, Header, Request),
+    /// Another node says something. The transport has verified who it is.
+    Message(NodeId, Message),
+    /// The disk has come this far.
+    Progress(Progress),
+    /// A write or sync failed: nothing after it may be acknowledged.
+    Poisoned(String),
+    /// A node can be reached.
+    Up(NodeId),
+    /// A node cannot be reached any more; what was sent to it and not answered is lost.
+    Down(NodeId),
+    /// The time named by [`Node::wake_at`] has come.
+    Wake,
+    /// Take no more requests from clients; those accepted are finished, and replicas are served.
+    Drain,
+}
+
+/// What a node wants done.
+#[derive(Debug)]
+pub enum Output {
+    /// Send this to that node, if it is in reach.
+    Send(NodeId, Message),
+    /// Answer a client of this node.
+    Answer(Caller, Answer),
+    /// Something worth counting.
+    Event(Event),
+}
+
+/// Things that happened, for metrics, and for the simulator to see that its rare paths ran.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Event {
+    /// A request was passed on to a replica of its key.
+    Forwarded,
+    /// A passed-on request was tried at another node.
+    ForwardedAgain,
+    /// Replicas of a key showed different values to one read.
+    Disagreement,
+    /// A stale replica was sent what it lacked.
+    ReadRepair,
+    /// A read asked all replicas because those asked first were slow.
+    ReadWidened,
+    /// A put left more than one value.
+    Siblings,
+    /// A request came to an end without enough replicas, after something was sent.
+    Unmet,
+    /// A request was refused because too few replicas were in reach.
+    Unavailable,
+}

@@ -1,0 +1,250 @@
+//! What other nodes say, and what this node says as a replica, to them and to itself.
+
+use quorate_causal::{Digest, Record};
+use quorate_protocol::{
+    Answer, Header, Merge, Message, Refusal, ReplicaReply, ReplicaRequest, RequestId,
+};
+use quorate_ring::NodeId;
+use quorate_storage::Storage;
+
+use crate::api::{Event, Output};
+use crate::forward::Step;
+use crate::node::{Conversation, Kind, Local, Node, ReplyTo, Waiter, remaining_ms, tell};
+use crate::replica::Written;
+use crate::time::Time;
+
+impl<S: Storage> Node<S> {
+    pub(crate) fn on_message(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        message: Message,
+        out: &mut Vec<Output>,
+    ) {
+        match message {
+            Message::Request(id, header, request) => {
+                self.begin(now, ReplyTo::Node(from, id), header, request, out);
+            }
+            Message::Answer(id, answer) => self.on_answer(now, from, id, answer, out),
+            Message::Replica(id, header, request) => {
+                if header.layout_version != self.layout_version {
+                    let refused = ReplicaReply::Refused(Refusal::WrongLayout {
+                        version: self.layout_version,
+                    });
+                    out.push(Output::Send(from, Message::Reply(id, refused)));
+                    return;
+                }
+                self.on_replica_request(Waiter::Peer(from, id), request, out);
+            }
+            Message::Reply(id, reply) => self.on_reply(now, from, id, reply, out),
+        }
+    }
+
+    /// This node as a replica.
+    pub(crate) fn on_replica_request(
+        &mut self,
+        waiter: Waiter,
+        request: ReplicaRequest,
+        out: &mut Vec<Output>,
+    ) {
+        match request {
+            ReplicaRequest::Read(read) => {
+                let reply = self.replica.read(&read);
+                tell(waiter, reply, &mut self.local, out);
+            }
+            ReplicaRequest::Merge(merge) => match self.replica.merge(&merge) {
+                Ok(due) => {
+                    if let Some((waiter, synced)) = self.replica.due(due, waiter) {
+                        let merged = ReplicaReply::Merged { synced };
+                        tell(waiter, merged, &mut self.local, out);
+                    }
+                }
+                Err(refusal) => {
+                    tell(waiter, ReplicaReply::Refused(refusal), &mut self.local, out);
+                }
+            },
+        }
+    }
+
+    pub(crate) fn on_local(&mut self, now: Time, out: &mut Vec<Output>) {
+        while let Some(local) = self.local.pop_front() {
+            match local {
+                Local::Ask(id, request) => {
+                    self.on_replica_request(Waiter::Own(id), request, out);
+                }
+                Local::Write(id, write) => match self.replica.write(write) {
+                    Ok((due, written)) => {
+                        self.local.push_back(Local::Written(id, Box::new(written)));
+                        if let Some((waiter, synced)) = self.replica.due(due, Waiter::Own(id)) {
+                            let merged = ReplicaReply::Merged { synced };
+                            tell(waiter, merged, &mut self.local, out);
+                        }
+                    }
+                    Err(refusal) => self.local.push_back(Local::WriteRefused(id, refusal)),
+                },
+                Local::Reply(id, reply) => self.on_reply(now, self.config.me, id, reply, out),
+                Local::Written(id, written) => self.on_written(now, id, *written, out),
+                // Nothing was sent yet, so nothing happened anywhere.
+                Local::WriteRefused(id, refusal) => self.finish(id, Answer::Refused(refusal), out),
+            }
+        }
+    }
+
+    /// This node's own vnode has the write: now the others get it.
+    pub(crate) fn on_written(
+        &mut self,
+        now: Time,
+        id: RequestId,
+        written: Written,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(conversation) = self.conversations.get_mut(&id) else {
+            return;
+        };
+        let deadline = conversation.deadline;
+        let Kind::Write(write) = &mut conversation.kind else {
+            return;
+        };
+        if write.is_put && written.record.live().len() > 1 {
+            out.push(Output::Event(Event::Siblings));
+        }
+        write.written = Some((written.own, written.record));
+        let merge = Merge {
+            vnode: write.target.vnode,
+            bucket: write.target.id,
+            key: write.target.key_bytes(),
+            record: written.delta,
+            durable: write.terms.durable,
+        };
+        let seats = self.placement.primaries(merge.vnode.partition);
+        for seat in seats.iter().filter(|s| s.node != self.config.me) {
+            if self.peers.get(&seat.node).is_some_and(|p| p.up) {
+                let header = Header {
+                    layout_version: self.layout_version,
+                    deadline_ms: remaining_ms(now, deadline),
+                    ..Header::default()
+                };
+                let request = ReplicaRequest::Merge(merge.clone());
+                out.push(Output::Send(
+                    seat.node,
+                    Message::Replica(id, header, request),
+                ));
+            } else {
+                write.lost(seat.node);
+            }
+        }
+        self.step_write(id, out);
+    }
+
+    pub(crate) fn on_reply(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        id: RequestId,
+        reply: ReplicaReply,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(conversation) = self.conversations.get_mut(&id) else {
+            return; // Answered already, or nobody waits for it: a repair.
+        };
+        if let Some(peer) = self.peers.get_mut(&from) {
+            // Of a record asked for after its digest this is the time of both; that errs on the side of whoever agrees.
+            let took = now.since(conversation.began).as_micros() as u64;
+            peer.latency_us = peer.latency_us - peer.latency_us / 8 + took / 8;
+        }
+        match &mut conversation.kind {
+            Kind::Write(write) => {
+                match reply {
+                    ReplicaReply::Merged { synced } => write.taken(from, synced),
+                    _ => write.lost(from),
+                }
+                self.step_write(id, out);
+            }
+            Kind::Read(read) => {
+                match reply {
+                    ReplicaReply::Digest(digest) => read.digest(from, Digest(digest)),
+                    ReplicaReply::Record(bytes) if bytes.is_empty() => {
+                        read.record(from, Record::new());
+                    }
+                    ReplicaReply::Record(bytes) => match Record::decode(&bytes) {
+                        Ok(record) => read.record(from, record),
+                        Err(_) => read.lost(from),
+                    },
+                    _ => read.lost(from),
+                }
+                self.step_read(now, id, out);
+            }
+            Kind::Forward(_) => {}
+        }
+    }
+
+    /// The coordinator of a forwarded request has answered.
+    pub(crate) fn on_answer(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        id: RequestId,
+        given: Answer,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(Conversation {
+            kind: Kind::Forward(forward),
+            ..
+        }) = self.conversations.get_mut(&id)
+        else {
+            return;
+        };
+        if forward.at() == Some(from) {
+            let step = forward.answered(given);
+            self.step_forward(now, id, step, out);
+        }
+    }
+
+    pub(crate) fn step_forward(
+        &mut self,
+        now: Time,
+        id: RequestId,
+        step: Step,
+        out: &mut Vec<Output>,
+    ) {
+        match step {
+            Step::Answer(answer) => self.finish(id, answer, out),
+            Step::Again => {
+                out.push(Output::Event(Event::ForwardedAgain));
+                self.pass_on(now, id, out);
+            }
+        }
+    }
+
+    /// A node is out of reach: nobody waits for it any longer.
+    pub(crate) fn on_down(&mut self, now: Time, node: NodeId, out: &mut Vec<Output>) {
+        match self.peers.get_mut(&node) {
+            Some(peer) if peer.up => peer.up = false,
+            _ => return,
+        }
+        let ids: Vec<RequestId> = self.conversations.keys().copied().collect();
+        for id in ids {
+            let Some(conversation) = self.conversations.get_mut(&id) else {
+                continue;
+            };
+            match &mut conversation.kind {
+                Kind::Write(write) => {
+                    write.lost(node);
+                    self.step_write(id, out);
+                }
+                Kind::Read(read) => {
+                    if read.awaits(node) {
+                        read.lost(node);
+                        self.step_read(now, id, out);
+                    }
+                }
+                Kind::Forward(forward) => {
+                    if forward.at() == Some(node) {
+                        let step = forward.lost();
+                        self.step_forward(now, id, step, out);
+                    }
+                }
+            }
+        }
+    }
+}

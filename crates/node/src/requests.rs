@@ -1,0 +1,309 @@
+//! What clients of this node ask: accepted, refused, forwarded, or run as one of the replicas.
+
+use bytes::Bytes;
+use quorate_causal::Context;
+use quorate_protocol::{
+    Answer, Delete, Description, Get, Header, Message, Put, Refusal, Request, RequestId,
+    encode_value,
+};
+use quorate_ring::NodeId;
+use quorate_storage::Storage;
+
+use crate::accept::{self, Terms};
+use crate::api::{Event, Output};
+use crate::forward::ForwardConversation;
+use crate::node::{Conversation, Kind, Local, Node, ReplyTo, Timer, answer, remaining_ms};
+use crate::read::{Purpose, ReadConversation};
+use crate::replica::Write;
+use crate::tally::{Requirement, Seat, Verdict};
+use crate::target::Target;
+use crate::time::Time;
+use crate::write::{WriteConversation, WriteTerms};
+
+impl<S: Storage> Node<S> {
+    pub(crate) fn begin(
+        &mut self,
+        now: Time,
+        reply_to: ReplyTo,
+        header: Header,
+        request: Request,
+        out: &mut Vec<Output>,
+    ) {
+        if let Err(refusal) = self.accept(now, reply_to, header, request, out) {
+            if matches!(refusal, Refusal::Unavailable { .. }) {
+                out.push(Output::Event(Event::Unavailable));
+            }
+            answer(reply_to, Answer::Refused(refusal), out);
+        }
+    }
+
+    pub(crate) fn accept(
+        &mut self,
+        now: Time,
+        reply_to: ReplyTo,
+        header: Header,
+        request: Request,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Refusal> {
+        let Some((bucket, key)) = request.target() else {
+            let node = self.layout.node(self.config.me).map(|n| n.name.clone());
+            let description = Description {
+                node: node.unwrap_or_default(),
+                layout: self.config.layout_json.clone(),
+            };
+            answer(reply_to, Answer::Described(description), out);
+            return Ok(());
+        };
+        if self.draining {
+            return Err(Refusal::Draining);
+        }
+        // A client that knows no layout says 0 and is served; a node always knows the one it chose us by.
+        if header.layout_version != 0 && header.layout_version != self.layout_version {
+            return Err(Refusal::WrongLayout {
+                version: self.layout_version,
+            });
+        }
+        accept::names(bucket, key)?;
+        if let Request::Put(put) = &request {
+            accept::value(&put.value, &self.config.limits)?;
+        }
+        let deadline = now.after(accept::timeout(&header, &self.config.limits)?);
+        if self.conversations.len() >= self.config.limits.requests_max {
+            return Err(Refusal::Overloaded);
+        }
+        let target = self.target(bucket, key);
+        let seats = self.placement.primaries(target.vnode.partition).to_vec();
+        if seats.iter().any(|s| s.node == self.config.me) {
+            self.coordinate(now, reply_to, deadline, target, &seats, request, out)
+        } else if header.forwarded {
+            // Whoever sent it took us for a replica: it has another layout. Passing it on could go round for ever.
+            Err(Refusal::WrongLayout {
+                version: self.layout_version,
+            })
+        } else {
+            self.forward(now, reply_to, deadline, header, request, &seats, out)
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn forward(
+        &mut self,
+        now: Time,
+        reply_to: ReplyTo,
+        deadline: Time,
+        header: Header,
+        request: Request,
+        seats: &[Seat],
+        out: &mut Vec<Output>,
+    ) -> Result<(), Refusal> {
+        let candidates = self.by_latency(seats);
+        if candidates.is_empty() {
+            return Err(Refusal::Unavailable {
+                needed: 1,
+                answered: 0,
+            });
+        }
+        out.push(Output::Event(Event::Forwarded));
+        let header = Header {
+            layout_version: self.layout_version,
+            forwarded: true,
+            ..header
+        };
+        let conversation = ForwardConversation::new(header, request, candidates);
+        let id = self.converse(now, reply_to, deadline, Kind::Forward(conversation));
+        self.pass_on(now, id, out);
+        Ok(())
+    }
+
+    /// Sends a forwarded request to its next candidate.
+    pub(crate) fn pass_on(&mut self, now: Time, id: RequestId, out: &mut Vec<Output>) {
+        let Some(conversation) = self.conversations.get_mut(&id) else {
+            return;
+        };
+        let Kind::Forward(forward) = &mut conversation.kind else {
+            return;
+        };
+        while let Some(node) = forward.next() {
+            if self.peers.get(&node).is_some_and(|p| p.up) {
+                let header = Header {
+                    deadline_ms: remaining_ms(now, conversation.deadline),
+                    ..forward.header.clone()
+                };
+                let message = Message::Request(id, header, forward.request.clone());
+                out.push(Output::Send(node, message));
+                return;
+            }
+        }
+        let refused = Answer::Refused(Refusal::Unavailable {
+            needed: 1,
+            answered: 0,
+        });
+        self.finish(id, refused, out);
+    }
+
+    /// Runs a request as one of the replicas of its key.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn coordinate(
+        &mut self,
+        now: Time,
+        reply_to: ReplyTo,
+        deadline: Time,
+        target: Target,
+        seats: &[Seat],
+        request: Request,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Refusal> {
+        let terms = |options| Terms {
+            seats,
+            placement: &self.placement,
+            defaults: &self.config.defaults,
+            options,
+        };
+        match request {
+            Request::Get(Get { options, .. }) => {
+                let needed = terms(&options).read()?;
+                self.read(
+                    now,
+                    reply_to,
+                    deadline,
+                    target,
+                    seats,
+                    needed,
+                    Purpose::Answer,
+                    out,
+                )
+            }
+            Request::Put(Put {
+                value,
+                context,
+                options,
+                ..
+            }) => {
+                let terms = terms(&options).write()?;
+                let context = accept::context(&self.config, &target, context.as_deref())?;
+                let payload = Some(encode_value(&value));
+                self.write(
+                    now, reply_to, deadline, target, seats, terms, context, payload,
+                )
+            }
+            Request::Delete(Delete {
+                context, options, ..
+            }) => {
+                let write = terms(&options).write()?;
+                if context.is_some() {
+                    let context = accept::context(&self.config, &target, context.as_deref())?;
+                    return self
+                        .write(now, reply_to, deadline, target, seats, write, context, None);
+                }
+                let needed = terms(&options).read()?;
+                // What could not be removed need not be read.
+                self.in_reach(&write.taken, seats)?;
+                let purpose = Purpose::Delete(write);
+                self.read(now, reply_to, deadline, target, seats, needed, purpose, out)
+            }
+            Request::Describe => unreachable!("it has no target, so it was answered before"),
+        }
+    }
+
+    /// Refuses what cannot be met by the nodes in reach, before anything is sent.
+    pub(crate) fn in_reach(&self, needed: &Requirement, seats: &[Seat]) -> Result<(), Refusal> {
+        if let Some(reason) = self.replica.poisoned() {
+            return Err(Refusal::Poisoned(reason.to_owned()));
+        }
+        if needed.verdict(|n| self.is_up(n), |_| false) == Verdict::Met {
+            return Ok(());
+        }
+        Err(Refusal::Unavailable {
+            needed: needed.needed(),
+            answered: seats.iter().filter(|s| self.is_up(s.node)).count() as u32,
+        })
+    }
+
+    pub(crate) fn converse(
+        &mut self,
+        now: Time,
+        reply_to: ReplyTo,
+        deadline: Time,
+        kind: Kind,
+    ) -> RequestId {
+        let id = self.fresh_id();
+        self.timers.insert((deadline, id, Timer::Deadline));
+        let conversation = Conversation {
+            reply_to,
+            began: now,
+            deadline,
+            kind,
+        };
+        self.conversations.insert(id, conversation);
+        id
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn write(
+        &mut self,
+        now: Time,
+        reply_to: ReplyTo,
+        deadline: Time,
+        target: Target,
+        seats: &[Seat],
+        terms: WriteTerms,
+        context: Context,
+        payload: Option<Bytes>,
+    ) -> Result<(), Refusal> {
+        self.in_reach(&terms.taken, seats)?;
+        self.in_reach(&terms.synced, seats)?;
+        let write = Write {
+            vnode: target.vnode,
+            bucket: target.id,
+            key: target.key_bytes(),
+            context,
+            durable: terms.durable,
+            siblings_max: self.config.limits.siblings_max,
+            payload,
+        };
+        let conversation = WriteConversation::new(target, terms, write.payload.is_some());
+        let id = self.converse(now, reply_to, deadline, Kind::Write(conversation));
+        self.local.push_back(Local::Write(id, write));
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn read(
+        &mut self,
+        now: Time,
+        reply_to: ReplyTo,
+        deadline: Time,
+        target: Target,
+        seats: &[Seat],
+        needed: Requirement,
+        purpose: Purpose,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Refusal> {
+        if needed.verdict(|n| self.is_up(n) || n == self.config.me, |_| false) != Verdict::Met {
+            self.in_reach(&needed, seats)?;
+        }
+        // This node's own record costs no message.
+        let mut candidates = vec![self.config.me];
+        candidates.extend(self.by_latency(seats));
+        let conversation = ReadConversation::new(target, needed, candidates, purpose);
+        let id = self.converse(now, reply_to, deadline, Kind::Read(conversation));
+        let patience = now.after(self.config.limits.read_patience);
+        if patience < deadline {
+            self.timers.insert((patience, id, Timer::Patience));
+        }
+        self.step_read(now, id, out);
+        Ok(())
+    }
+
+    /// The nodes of these seats that are up, this one apart, the quickest first.
+    pub(crate) fn by_latency(&self, seats: &[Seat]) -> Vec<NodeId> {
+        let mut nodes: Vec<(u64, NodeId)> = seats
+            .iter()
+            .filter_map(|s| self.peers.get(&s.node).map(|p| (s.node, p)))
+            .filter(|(_, peer)| peer.up)
+            .map(|(node, peer)| (peer.latency_us, node))
+            .collect();
+        nodes.sort();
+        nodes.into_iter().map(|(_, node)| node).collect()
+    }
+}

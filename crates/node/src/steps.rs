@@ -1,0 +1,280 @@
+//! Conversations going on: whom to ask next, when to answer, when to give up.
+
+use bytes::Bytes;
+use quorate_causal::{CONTEXT_DOTS_MAX, Context, Record};
+use quorate_protocol::{
+    Answer, Header, Merge, Message, Read, Refusal, ReplicaRequest, RequestId, Shown, Unmet,
+    decode_value,
+};
+use quorate_ring::NodeId;
+use quorate_storage::Storage;
+
+use crate::api::{Event, Output};
+use crate::node::{Conversation, Kind, Local, Node, Timer, answer, remaining_ms};
+use crate::read::{Ask, Purpose, ReadConversation};
+use crate::tally::Verdict;
+use crate::target::Target;
+use crate::time::Time;
+
+impl<S: Storage> Node<S> {
+    /// Sends what a read wants to ask now, and ends it if it is done.
+    pub(crate) fn step_read(&mut self, now: Time, id: RequestId, out: &mut Vec<Output>) {
+        loop {
+            let Some((deadline, read)) = self.reading(id) else {
+                return;
+            };
+            let asks = read.next();
+            if asks.is_empty() {
+                break;
+            }
+            let target = read.target.clone();
+            self.ask(now, id, deadline, &target, asks, out);
+        }
+        let Some((_, read)) = self.reading(id) else {
+            return;
+        };
+        match read.verdict() {
+            Verdict::Pending => {}
+            Verdict::Impossible => {
+                let unmet = read.unmet(false);
+                self.finish(id, unmet, out);
+            }
+            Verdict::Met => self.conclude_read(now, id, out),
+        }
+    }
+
+    pub(crate) fn reading(&mut self, id: RequestId) -> Option<(Time, &mut ReadConversation)> {
+        let conversation = self.conversations.get_mut(&id)?;
+        match &mut conversation.kind {
+            Kind::Read(read) => Some((conversation.deadline, read)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn ask(
+        &mut self,
+        now: Time,
+        id: RequestId,
+        deadline: Time,
+        target: &Target,
+        asks: Vec<Ask>,
+        out: &mut Vec<Output>,
+    ) {
+        for ask in asks {
+            let read = Read {
+                vnode: target.vnode,
+                bucket: target.id,
+                key: target.key_bytes(),
+                digest_only: ask.digest_only,
+            };
+            let request = ReplicaRequest::Read(read);
+            if ask.node == self.config.me {
+                self.local.push_back(Local::Ask(id, request));
+            } else if self.is_up(ask.node) {
+                let header = self.header(now, deadline);
+                out.push(Output::Send(
+                    ask.node,
+                    Message::Replica(id, header, request),
+                ));
+            } else if let Some((_, read)) = self.reading(id) {
+                read.lost(ask.node);
+            }
+        }
+    }
+
+    pub(crate) fn header(&self, now: Time, deadline: Time) -> Header {
+        Header {
+            layout_version: self.layout_version,
+            deadline_ms: remaining_ms(now, deadline),
+            ..Header::default()
+        }
+    }
+
+    pub(crate) fn conclude_read(&mut self, now: Time, id: RequestId, out: &mut Vec<Output>) {
+        let Some(conversation) = self.end(id) else {
+            return;
+        };
+        let Kind::Read(read) = conversation.kind else {
+            return;
+        };
+        let outcome = read.outcome();
+        if !outcome.repairs.is_empty() {
+            out.push(Output::Event(Event::Disagreement));
+        }
+        for (node, missing) in outcome.repairs {
+            self.repair(node, &read.target, &missing, out);
+        }
+        match read.purpose {
+            Purpose::Answer => {
+                let shown = self.show(&read.target, &outcome.record);
+                answer(conversation.reply_to, shown, out);
+            }
+            Purpose::Delete(_) if outcome.record.live().is_empty() => {
+                answer(conversation.reply_to, Answer::Deleted, out);
+            }
+            Purpose::Delete(terms) => {
+                let seats = self
+                    .placement
+                    .primaries(read.target.vnode.partition)
+                    .to_vec();
+                let context = outcome.record.context();
+                let (reply_to, deadline) = (conversation.reply_to, conversation.deadline);
+                let begun = self.write(
+                    now,
+                    reply_to,
+                    deadline,
+                    read.target,
+                    &seats,
+                    terms,
+                    context,
+                    None,
+                );
+                if let Err(refusal) = begun {
+                    answer(reply_to, Answer::Refused(refusal), out);
+                }
+            }
+        }
+    }
+
+    /// Sends a stale replica what it lacks. Nobody waits for its answer, and none is lost if it is not sent: the
+    /// next read finds the same.
+    pub(crate) fn repair(
+        &mut self,
+        node: NodeId,
+        target: &Target,
+        missing: &Record,
+        out: &mut Vec<Output>,
+    ) {
+        let id = self.fresh_id();
+        let merge = ReplicaRequest::Merge(Merge {
+            vnode: target.vnode,
+            bucket: target.id,
+            key: target.key_bytes(),
+            record: missing.encode(),
+            durable: false,
+        });
+        if node == self.config.me {
+            self.local.push_back(Local::Ask(id, merge));
+        } else if self.is_up(node) {
+            let header = Header {
+                layout_version: self.layout_version,
+                ..Header::default()
+            };
+            out.push(Output::Send(node, Message::Replica(id, header, merge)));
+        } else {
+            return;
+        }
+        out.push(Output::Event(Event::ReadRepair));
+    }
+
+    /// A record as an answer: the live values, and the context that names exactly those shown (rule R8). Merges may leave
+    /// more than one context can name; what is not shown now is shown once these are resolved.
+    pub(crate) fn show(&self, target: &Target, record: &Record) -> Answer {
+        if record.live().is_empty() {
+            return Answer::Absent;
+        }
+        let live = &record.live()[..record.live().len().min(CONTEXT_DOTS_MAX)];
+        let mut siblings = Vec::with_capacity(live.len());
+        for sibling in live {
+            match decode_value(&sibling.payload) {
+                Ok(value) => siblings.push(Shown {
+                    dot: sibling.span.dot.to_string(),
+                    value,
+                }),
+                Err(why) => return Answer::Refused(Refusal::Corrupt(why)),
+            }
+        }
+        let context = Context::new(live.iter().map(|s| s.span));
+        Answer::Found {
+            siblings,
+            context: self.seal(target, &context),
+        }
+    }
+
+    pub(crate) fn seal(&self, target: &Target, context: &Context) -> Bytes {
+        self.config
+            .secret
+            .seal(target.id.0, target.key.as_bytes(), context)
+    }
+
+    /// Looks whether a write has enough acknowledgements, or never will.
+    pub(crate) fn step_write(&mut self, id: RequestId, out: &mut Vec<Output>) {
+        let Some(Conversation {
+            kind: Kind::Write(write),
+            ..
+        }) = self.conversations.get(&id)
+        else {
+            return;
+        };
+        let done = match (write.verdict(), &write.written) {
+            (Verdict::Impossible, _) => write.unmet(false),
+            (Verdict::Met, Some((own, record))) => {
+                if write.terms.return_body {
+                    self.show(&write.target, record)
+                } else if write.is_put {
+                    Answer::Stored {
+                        context: self.seal(&write.target, own),
+                    }
+                } else {
+                    Answer::Deleted
+                }
+            }
+            _ => return,
+        };
+        self.finish(id, done, out);
+    }
+
+    /// Takes a conversation off the table.
+    pub(crate) fn end(&mut self, id: RequestId) -> Option<Conversation> {
+        let conversation = self.conversations.remove(&id)?;
+        self.timers
+            .remove(&(conversation.deadline, id, Timer::Deadline));
+        Some(conversation)
+    }
+
+    pub(crate) fn finish(&mut self, id: RequestId, with: Answer, out: &mut Vec<Output>) {
+        if let Some(conversation) = self.end(id) {
+            if matches!(with, Answer::Unmet(Unmet { .. })) {
+                out.push(Output::Event(Event::Unmet));
+            }
+            answer(conversation.reply_to, with, out);
+        }
+    }
+
+    pub(crate) fn on_timers(&mut self, now: Time, out: &mut Vec<Output>) {
+        while let Some(&(at, id, timer)) = self.timers.first() {
+            if at > now {
+                break;
+            }
+            self.timers.pop_first();
+            let Some(conversation) = self.conversations.get_mut(&id) else {
+                continue;
+            };
+            match (timer, &mut conversation.kind) {
+                (Timer::Deadline, Kind::Write(write)) => {
+                    let unmet = write.unmet(true);
+                    self.finish(id, unmet, out);
+                }
+                (Timer::Deadline, Kind::Read(read)) => {
+                    let unmet = read.unmet(true);
+                    self.finish(id, unmet, out);
+                }
+                (Timer::Deadline, Kind::Forward(forward)) => {
+                    let unmet = forward.unmet(true);
+                    self.finish(id, unmet, out);
+                }
+                (Timer::Patience, Kind::Read(read)) => {
+                    let asks = read.widen();
+                    if !asks.is_empty() {
+                        out.push(Output::Event(Event::ReadWidened));
+                    }
+                    let (deadline, target) = (conversation.deadline, read.target.clone());
+                    self.ask(now, id, deadline, &target, asks, out);
+                    self.step_read(now, id, out);
+                }
+                (Timer::Patience, _) => {}
+            }
+            self.on_local(now, out);
+        }
+    }
+}

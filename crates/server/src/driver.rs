@@ -1,0 +1,424 @@
+//! Takes what happened, hands it to the core, and does what the core says. One loop on one thread.
+//!
+//! *Invariant:* everything that waits is handled before anything is sent, so that frames of many requests leave in one
+//! write, and no task is made for a request.
+//!
+//! *Invariant:* the core hears of a lost connection after everything that came on it, and before anything that comes on
+//! the next one to the same node.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use quorate_node::{Caller, Input, Node, Output, Time};
+use quorate_protocol::{Answer, Message, Refusal, ReplicaReply, RequestId};
+use quorate_ring::NodeId;
+use quorate_storage::{CommitEvent, Storage};
+use quorate_transport::{CloseReason, Identity, SendError, Sender};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::oneshot;
+use tokio::time::{Sleep, sleep_until};
+
+use crate::backend::Readiness;
+use crate::event::{ConnectionId, End, Event};
+
+/// Events taken before anything is sent. Enough for a burst of every client at once; bounded, so that the first of them
+/// does not wait for the last of an endless stream.
+const TAKEN_AT_ONCE: usize = 1024;
+
+/// How long requests under way may take once the node is to stop.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// A peer that breaks the protocol is mentioned once in this time.
+const COMPLAINT_EVERY: Duration = Duration::from_secs(60);
+
+/// A far future for a timer that is not needed.
+const IDLE: Duration = Duration::from_secs(3600);
+
+struct Link {
+    end: End,
+    sender: Sender,
+}
+
+/// Who waits for an answer of this node.
+enum Asker {
+    Http(oneshot::Sender<Answer>),
+    Client(ConnectionId, RequestId),
+}
+
+/// What the driver needs to know of the cluster.
+pub(crate) struct Surroundings {
+    /// This node's name.
+    pub(crate) name: String,
+    /// The other nodes, by id.
+    pub(crate) peers: BTreeMap<NodeId, String>,
+}
+
+pub(crate) struct Driver<S> {
+    node: Node<S>,
+    surroundings: Surroundings,
+    readiness: Readiness,
+    origin: Instant,
+    connections: HashMap<ConnectionId, Link>,
+    /// The connections we dialled, by node: the core believes exactly these nodes to be up.
+    dialled: BTreeMap<NodeId, ConnectionId>,
+    /// The newest connection each node dialled: answers to its requests go there.
+    accepted: BTreeMap<NodeId, ConnectionId>,
+    askers: HashMap<Caller, Asker>,
+    next_caller: u64,
+    outputs: Vec<Output>,
+    /// Inputs that follow from what could not be sent.
+    follow: Vec<Input>,
+    complaints: BTreeMap<String, Instant>,
+    stopping: Option<Instant>,
+}
+
+impl<S: Storage> Driver<S> {
+    pub(crate) fn new(node: Node<S>, surroundings: Surroundings, readiness: Readiness) -> Self {
+        Driver {
+            node,
+            surroundings,
+            readiness,
+            origin: Instant::now(),
+            connections: HashMap::new(),
+            dialled: BTreeMap::new(),
+            accepted: BTreeMap::new(),
+            askers: HashMap::new(),
+            next_caller: 0,
+            outputs: Vec::new(),
+            follow: Vec::new(),
+            complaints: BTreeMap::new(),
+            stopping: None,
+        }
+    }
+
+    /// Runs until it is told to stop. Returns once nothing is under way any more, or [`DRAIN_TIME_MAX`] later;
+    /// `on_stop` is called when it begins to drain.
+    pub(crate) async fn run(
+        &mut self,
+        events: &mut UnboundedReceiver<Event>,
+        on_stop: impl FnOnce(),
+    ) {
+        let mut on_stop = Some(on_stop);
+        let mut taken = Vec::with_capacity(TAKEN_AT_ONCE);
+        let mut timer = std::pin::pin!(sleep_until(tokio::time::Instant::now() + IDLE));
+        self.readiness.set(self.node.ready());
+        while !self.is_done() {
+            self.set_timer(timer.as_mut());
+            tokio::select! {
+                biased;
+                count = events.recv_many(&mut taken, TAKEN_AT_ONCE) => {
+                    // The gateway and the links hold the other end for as long as this runs.
+                    assert!(count > 0, "the queue of events is closed while the node runs");
+                }
+                () = timer.as_mut() => self.input(Input::Wake),
+            }
+            for event in taken.drain(..) {
+                self.take(event);
+            }
+            self.flush();
+            if self.stopping.is_some() {
+                if let Some(on_stop) = on_stop.take() {
+                    on_stop();
+                }
+            }
+        }
+        if !self.askers.is_empty() {
+            tracing::warn!(requests = self.askers.len(), "closing with requests under way");
+        }
+    }
+
+    /// Tells every peer that this is the end, within that time.
+    pub(crate) async fn finish(&mut self, within: Duration) {
+        let mut finishing = tokio::task::JoinSet::new();
+        for (_, link) in self.connections.drain() {
+            finishing.spawn(async move { link.sender.finish(within).await });
+        }
+        finishing.join_all().await;
+    }
+
+    fn now(&self) -> Time {
+        Time(self.origin.elapsed().as_micros() as u64)
+    }
+
+    fn is_done(&self) -> bool {
+        self.stopping.is_some_and(|until| {
+            (self.askers.is_empty() && self.node.in_flight() == 0) || Instant::now() >= until
+        })
+    }
+
+    /// Sets the timer to when the core wants to be woken. One that rings too early does no harm, so a later wish leaves
+    /// it as it is: most requests end long before their deadline, and would move it each time.
+    fn set_timer(&self, timer: std::pin::Pin<&mut Sleep>) {
+        let wish = self.node.wake_at().map(|at| self.origin + Duration::from_micros(at.0));
+        let wish = [wish, self.stopping].into_iter().flatten().min();
+        let armed = timer.deadline();
+        let wish = wish.map(tokio::time::Instant::from_std);
+        if timer.is_elapsed() {
+            timer.reset(wish.unwrap_or_else(|| tokio::time::Instant::now() + IDLE));
+        } else if let Some(wish) = wish {
+            if wish < armed {
+                timer.reset(wish);
+            }
+        }
+    }
+
+    fn input(&mut self, input: Input) {
+        let now = self.now();
+        self.node.handle(now, input, &mut self.outputs);
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Frames(id, frames, _room) => {
+                for frame in &frames {
+                    self.frame(id, frame);
+                }
+            }
+            Event::Http(header, request, asker, _place) => {
+                let caller = self.caller(Asker::Http(asker));
+                self.input(Input::Request(caller, header, request));
+            }
+            Event::Commit(CommitEvent::Progress(progress)) => self.input(Input::Progress(progress)),
+            Event::Commit(CommitEvent::Poisoned(reason)) => {
+                tracing::error!(
+                    reason,
+                    "the disk failed: nothing more is acknowledged until this node is restarted on a sound one"
+                );
+                self.input(Input::Poisoned(reason));
+                self.readiness.set(self.node.ready());
+            }
+            Event::Opened(id, end, sender) => self.opened(id, end, sender),
+            Event::Closed(id, reason) => self.lost(id, &reason),
+            Event::Stop if self.stopping.is_none() => {
+                tracing::info!(node = self.surroundings.name, requests = self.askers.len(), "draining");
+                self.stopping = Some(Instant::now() + DRAIN_TIME_MAX);
+                self.input(Input::Drain);
+                self.readiness.set(self.node.ready());
+            }
+            Event::Stop => {}
+        }
+    }
+
+    fn caller(&mut self, asker: Asker) -> Caller {
+        self.next_caller += 1;
+        let caller = Caller(self.next_caller);
+        self.askers.insert(caller, asker);
+        caller
+    }
+
+    // ---- Connections ----
+
+    fn opened(&mut self, id: ConnectionId, end: End, sender: Sender) {
+        let peers = &self.surroundings.peers;
+        match &end {
+            End::Dialled(node) => {
+                if let Some(old) = self.dialled.insert(*node, id) {
+                    self.connections.remove(&old);
+                    self.input(Input::Down(*node));
+                }
+                tracing::info!(
+                    node = self.surroundings.name,
+                    peer = self.surroundings.peers.get(node),
+                    address = %sender.remote_address(),
+                    "up"
+                );
+                let node = *node;
+                self.connections.insert(id, Link { end, sender });
+                self.input(Input::Up(node));
+                self.readiness.set(self.node.ready());
+                return;
+            }
+            End::Accepted(Identity::Node(node)) if !peers.contains_key(&NodeId(*node)) => {
+                tracing::warn!(peer = %sender.peer(), address = %sender.remote_address(), "not in this layout: turned away");
+                sender.close("this node is not in the layout");
+                return;
+            }
+            End::Accepted(Identity::Node(node)) => {
+                self.accepted.insert(NodeId(*node), id);
+            }
+            End::Accepted(Identity::Client(_)) => {}
+        }
+        self.connections.insert(id, Link { end, sender });
+    }
+
+    /// A connection is no more, or is treated as such.
+    fn lost(&mut self, id: ConnectionId, reason: &dyn std::fmt::Display) {
+        let Some(link) = self.connections.remove(&id) else {
+            return;
+        };
+        match link.end {
+            End::Dialled(node) => {
+                self.dialled.remove(&node);
+                tracing::info!(
+                    node = self.surroundings.name,
+                    peer = self.surroundings.peers.get(&node),
+                    %reason,
+                    "down"
+                );
+                self.input(Input::Down(node));
+                self.readiness.set(self.node.ready());
+            }
+            End::Accepted(Identity::Node(node)) => {
+                if self.accepted.get(&NodeId(node)) == Some(&id) {
+                    self.accepted.remove(&NodeId(node));
+                }
+            }
+            // Whoever asked is gone. What was begun goes on, and its answer is dropped.
+            End::Accepted(Identity::Client(_)) => {
+                self.askers.retain(|_, asker| !matches!(asker, Asker::Client(at, _) if *at == id));
+            }
+        }
+    }
+
+    /// Closes the connection of a peer that breaks the protocol. Nobody else notices.
+    fn violated(&mut self, id: ConnectionId, what: &str) {
+        let Some(link) = self.connections.get(&id) else {
+            return;
+        };
+        let peer = link.sender.peer().to_string();
+        let now = Instant::now();
+        let last = self.complaints.get(&peer);
+        if last.is_none_or(|last| now.duration_since(*last) >= COMPLAINT_EVERY) {
+            let address = link.sender.remote_address();
+            tracing::warn!(peer, %address, reason = what, "closed the connection of a peer that breaks the protocol");
+            self.complaints.insert(peer, now);
+        }
+        link.sender.close(what);
+        self.lost(id, &CloseReason::Local(what.to_owned()));
+    }
+
+    // ---- What comes in ----
+
+    fn frame(&mut self, id: ConnectionId, frame: &Bytes) {
+        // Gone, if an earlier frame of the same batch broke the rules.
+        let Some(link) = self.connections.get(&id) else {
+            return;
+        };
+        let message = match Message::decode(frame) {
+            Ok(message) => message,
+            Err(error) => return self.violated(id, &error.to_string()),
+        };
+        match (&link.end, message) {
+            (End::Dialled(node), message @ (Message::Answer(..) | Message::Reply(..))) => {
+                let node = *node;
+                self.input(Input::Message(node, message));
+            }
+            (End::Accepted(Identity::Node(node)), message @ Message::Replica(..)) => {
+                let node = NodeId(*node);
+                self.input(Input::Message(node, message));
+            }
+            (End::Accepted(Identity::Node(node)), Message::Request(request, header, body))
+                if header.forwarded =>
+            {
+                let node = NodeId(*node);
+                self.input(Input::Message(node, Message::Request(request, header, body)));
+            }
+            (End::Accepted(Identity::Client(_)), Message::Request(request, header, body))
+                if !header.forwarded && header.principal.is_none() =>
+            {
+                let caller = self.caller(Asker::Client(id, request));
+                self.input(Input::Request(caller, header, body));
+            }
+            (End::Accepted(Identity::Client(_)), Message::Request(..)) => {
+                self.violated(id, "a client may speak for nobody but itself");
+            }
+            (End::Accepted(_), _) => self.violated(id, "only requests may come this way"),
+            (End::Dialled(_), _) => self.violated(id, "only answers may come this way"),
+        }
+    }
+
+    // ---- What goes out ----
+
+    /// Does what the core says, until it has nothing more to say.
+    fn flush(&mut self) {
+        while !self.outputs.is_empty() || !self.follow.is_empty() {
+            for output in std::mem::take(&mut self.outputs) {
+                match output {
+                    Output::Send(node, message) => self.send(node, message),
+                    Output::Answer(caller, answer) => self.answer(caller, answer),
+                    Output::Event(event) => tracing::trace!(?event),
+                }
+            }
+            for input in std::mem::take(&mut self.follow) {
+                self.input(input);
+            }
+        }
+    }
+
+    fn send(&mut self, node: NodeId, message: Message) {
+        let table = match message {
+            Message::Request(..) | Message::Replica(..) => &self.dialled,
+            Message::Answer(..) | Message::Reply(..) => &self.accepted,
+        };
+        // Where there is none the peer is down, which it and the core know or are about to hear.
+        let Some(&id) = table.get(&node) else {
+            return;
+        };
+        let Err(TooLarge { size, limit }) = self.put(id, message.encode()) else {
+            return;
+        };
+        // Whoever waits must not wait for nothing.
+        let refusal = Refusal::TooLarge { size, limit };
+        match message {
+            Message::Request(request, ..) => {
+                let refused = Message::Answer(request, Answer::Refused(refusal));
+                self.follow.push(Input::Message(node, refused));
+            }
+            Message::Replica(request, ..) => {
+                let refused = Message::Reply(request, ReplicaReply::Refused(refusal));
+                self.follow.push(Input::Message(node, refused));
+            }
+            Message::Answer(request, _) => {
+                let refused = Message::Answer(request, Answer::Refused(refusal));
+                let _ = self.put(id, refused.encode());
+            }
+            Message::Reply(request, _) => {
+                let refused = Message::Reply(request, ReplicaReply::Refused(refusal));
+                let _ = self.put(id, refused.encode());
+            }
+        }
+    }
+
+    fn answer(&mut self, caller: Caller, answer: Answer) {
+        match self.askers.remove(&caller) {
+            // The client may have gone away.
+            Some(Asker::Http(asker)) => drop(asker.send(answer)),
+            Some(Asker::Client(id, request)) => {
+                let frame = Message::Answer(request, answer).encode();
+                if let Err(TooLarge { size, limit }) = self.put(id, frame) {
+                    let refused = Answer::Refused(Refusal::TooLarge { size, limit });
+                    let _ = self.put(id, Message::Answer(request, refused).encode());
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn put(&mut self, id: ConnectionId, frame: Bytes) -> Result<(), TooLarge> {
+        let Some(link) = self.connections.get(&id) else {
+            return Ok(());
+        };
+        match link.sender.send(frame) {
+            // A connection that is closed is about to be reported as such.
+            Ok(()) | Err(SendError::Closed) => Ok(()),
+            Err(SendError::TooLarge { length, max }) => Err(TooLarge {
+                size: length as u64,
+                limit: max as u64,
+            }),
+            // It reads too slowly, or not at all: whoever waits for it is better off without.
+            Err(error @ (SendError::Backlogged { .. } | SendError::Empty)) => {
+                tracing::warn!(peer = %link.sender.peer(), %error, "closed a connection that is too far behind");
+                link.sender.close("too far behind");
+                self.lost(id, &error);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A frame that the peer would not take.
+struct TooLarge {
+    size: u64,
+    limit: u64,
+}

@@ -1,0 +1,109 @@
+//! Whatever reaches a node: the one queue between everything that waits and the driver.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use quorate_protocol::{Answer, Header, Request};
+use quorate_ring::NodeId;
+use quorate_storage::CommitEvent;
+use quorate_transport::{CloseReason, Identity, Sender};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+/// Bytes of frames that were received and not yet handled, over all connections. Beyond it nothing more is read, and
+/// QUIC slows the senders down. Twice the largest frame at least, or one connection could hold up all others.
+const UNHANDLED_BYTES_MAX: usize = 128 << 20;
+
+/// HTTP requests that were received and not yet looked at. The driver empties the queue whenever it runs, so as many
+/// wait only if it is far behind; those who come then are told at once to come later.
+const HTTP_WAITING_MAX: usize = 4096;
+
+/// Names a connection within one life of a node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) struct ConnectionId(u64);
+
+/// Which end of a connection is ours, and who is at the other.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum End {
+    /// We dialled that node: our requests go out, its answers come in.
+    Dialled(NodeId),
+    /// They dialled us: their requests come in, our answers go out.
+    Accepted(Identity),
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The committer reports.
+    Commit(CommitEvent),
+    /// The gateway has a request. The count falls when this is dropped.
+    Http(Header, Request, oneshot::Sender<Answer>, Counted),
+    /// A connection is there.
+    Opened(ConnectionId, End, Sender),
+    /// A connection brought frames. The room is given back when this is dropped.
+    Frames(ConnectionId, Vec<Bytes>, OwnedSemaphorePermit),
+    /// A connection is gone.
+    Closed(ConnectionId, CloseReason),
+    /// The node is to finish what it has and end.
+    Stop,
+}
+
+/// One of a number of things that wait.
+#[derive(Debug)]
+pub(crate) struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The near end of the queue: cheap to clone, usable from any thread. Unbounded itself, so that the committer never
+/// waits; what could flood it is bounded on its way in.
+#[derive(Clone, Debug)]
+pub(crate) struct Events {
+    queue: UnboundedSender<Event>,
+    room: Arc<Semaphore>,
+    http_waiting: Arc<AtomicUsize>,
+    connections: Arc<AtomicU64>,
+}
+
+impl Events {
+    pub(crate) fn new() -> (Self, UnboundedReceiver<Event>) {
+        let (queue, events) = unbounded_channel();
+        let near = Events {
+            queue,
+            room: Arc::new(Semaphore::new(UNHANDLED_BYTES_MAX)),
+            http_waiting: Arc::default(),
+            connections: Arc::default(),
+        };
+        (near, events)
+    }
+
+    /// Whether there still is a driver to take it.
+    pub(crate) fn push(&self, event: Event) -> bool {
+        self.queue.send(event).is_ok()
+    }
+
+    /// A name for a new connection.
+    pub(crate) fn connection(&self) -> ConnectionId {
+        ConnectionId(self.connections.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Waits for room for these frames and queues them.
+    pub(crate) async fn push_frames(&self, id: ConnectionId, frames: Vec<Bytes>) -> bool {
+        let bytes: usize = frames.iter().map(Bytes::len).sum();
+        let share = bytes.clamp(1, UNHANDLED_BYTES_MAX) as u32;
+        let room = self.room.clone().acquire_many_owned(share).await;
+        let room = room.expect("this semaphore is never closed");
+        self.push(Event::Frames(id, frames, room))
+    }
+
+    /// A place for one more HTTP request, if there is one.
+    pub(crate) fn http_place(&self) -> Option<Counted> {
+        let place = Counted(self.http_waiting.clone());
+        let before = self.http_waiting.fetch_add(1, Ordering::Relaxed);
+        (before < HTTP_WAITING_MAX).then_some(place)
+    }
+}

@@ -1,0 +1,136 @@
+//! Connections: one dialled to every other node and kept, and whatever others dial.
+//!
+//! Requests travel on the connection of whoever asks, answers come back on the same one; so between two nodes there are
+//! two connections, and neither side has to agree with the other which of them to keep.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use quorate_ring::{NodeId, NodeSpec};
+use quorate_transport::{
+    Acceptor, Connection, DialError, Endpoint, Expected, Identity, Receiver, ResolveError, Sender,
+    resolve,
+};
+use rand::Rng;
+use tokio::sync::Notify;
+
+use crate::event::{ConnectionId, End, Event, Events};
+
+/// Between attempts to dial: doubled from one to the other. More often than the former, and a dead node costs its peers
+/// a core; more seldom than the latter, and a node that came back is missed for seconds.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// A node that could not be reached for this long is worth a word: when a cluster starts, all nodes are away at first.
+const WORTH_A_WORD: Duration = Duration::from_secs(2);
+
+/// A knock for each peer: whoever dialled us is there, so that it need not be waited for.
+#[derive(Clone, Default)]
+pub(crate) struct Knocks(Arc<BTreeMap<NodeId, Notify>>);
+
+impl Knocks {
+    pub(crate) fn new(peers: &[NodeSpec]) -> Self {
+        Knocks(Arc::new(peers.iter().map(|p| (p.id, Notify::new())).collect()))
+    }
+}
+
+/// Keeps a connection to that node open, for ever.
+pub(crate) async fn keep_dialled(endpoint: Endpoint, events: Events, peer: NodeSpec, knocks: Knocks) {
+    let knock = &knocks.0[&peer.id];
+    let mut pause = PAUSE_MIN;
+    let mut away_since = Instant::now();
+    let mut told = None;
+    loop {
+        let attempt = tokio::select! {
+            attempt = dial(&endpoint, &peer) => attempt,
+            // Its first packets went to nobody, and the next may be a second away: begin again.
+            () = knock_at_a_late_dial(knock) => continue,
+        };
+        match attempt {
+            Ok(connection) => {
+                let began = Instant::now();
+                told = None;
+                let id = events.connection();
+                let (sender, receiver) = connection.split();
+                events.push(Event::Opened(id, End::Dialled(peer.id), sender.clone()));
+                read(&events, id, sender, receiver).await;
+                away_since = Instant::now();
+                // One that breaks at once is no better than none.
+                if began.elapsed() > PAUSE_MAX {
+                    pause = PAUSE_MIN;
+                }
+            }
+            Err(reason) => {
+                let reason = reason.to_string();
+                tracing::debug!(node = peer.name, reason, "a dial failed");
+                if away_since.elapsed() > WORTH_A_WORD && told.as_ref() != Some(&reason) {
+                    tracing::warn!(node = peer.name, reason, "a node cannot be reached; it is tried on");
+                    told = Some(reason);
+                }
+            }
+        }
+        // Spread, so that nodes that lost each other at one moment do not dial in step.
+        let spread = rand::rng().random_range(0.5..=1.0);
+        tokio::select! {
+            () = tokio::time::sleep(pause.mul_f64(spread)) => {}
+            () = knock.notified() => {}
+        }
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Two nodes that dial each other at one moment would otherwise interrupt each other for ever.
+async fn knock_at_a_late_dial(knock: &Notify) {
+    tokio::time::sleep(PAUSE_MIN * 2).await;
+    knock.notified().await;
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    #[error(transparent)]
+    Dial(#[from] DialError),
+}
+
+/// Tries the addresses of a node in turn. Resolved anew each time, for names may come to mean another address.
+async fn dial(endpoint: &Endpoint, peer: &NodeSpec) -> Result<Connection, Failure> {
+    let mut addresses = resolve(&peer.quic).await?.into_iter();
+    let mut last = addresses.next().expect("what is resolved has an address");
+    loop {
+        match (endpoint.dial(last, Expected::Node(peer.id.0)).await, addresses.next()) {
+            (Ok(connection), _) => return Ok(connection),
+            (Err(error), None) => return Err(error.into()),
+            (Err(_), Some(next)) => last = next,
+        }
+    }
+}
+
+/// Takes connections until the endpoint is closed.
+pub(crate) async fn accept(mut acceptor: Acceptor, events: Events, knocks: Knocks) {
+    while let Some(connection) = acceptor.accept().await {
+        let id = events.connection();
+        let (sender, receiver) = connection.split();
+        if let Identity::Node(peer) = sender.peer() {
+            if let Some(knock) = knocks.0.get(&NodeId(*peer)) {
+                knock.notify_waiters();
+            }
+        }
+        let end = End::Accepted(sender.peer().clone());
+        events.push(Event::Opened(id, end, sender.clone()));
+        let events = events.clone();
+        tokio::spawn(async move { read(&events, id, sender, receiver).await });
+    }
+}
+
+/// Hands frames over until the connection ends, and tells how it did.
+async fn read(events: &Events, id: ConnectionId, sender: Sender, mut receiver: Receiver) {
+    while let Some(frames) = receiver.recv().await {
+        if !events.push_frames(id, frames).await {
+            return;
+        }
+    }
+    let reason = sender.closed().await;
+    events.push(Event::Closed(id, reason));
+}
