@@ -1,0 +1,9 @@
+//! Whole nodes over real sockets and a real disk, in one process.
+
+mod common;
+mod configuration;
+mod dev;
+mod making;
+mod outages;
+mod requests;
+mod starting;
