@@ -31,7 +31,10 @@ pub enum Input {
 
 /// What a node wants done.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "outputs live for a moment, and a box for each send costs more")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "outputs live for a moment, and a box for each send costs more"
+)]
 pub enum Output {
     /// Send this to that node, if it is in reach.
     Send(NodeId, Message),

@@ -197,6 +197,14 @@ impl ReadConversation {
             (Some(_), None) | (Some(true), Some(Heard::Digest(_)))
         )
     }
+
+    /// What the replicas know together. To be called once the verdict is `Met`.
+    pub(crate) fn outcome(&self) -> Outcome {
+        let mut merged = Record::new();
+        for heard in self.heard.values() {
+            if let Heard::Record(record) = heard {
+                merged.merge(record);
+            }
         }
         let mut repairs = Vec::new();
         // Replicas that show the same values are left alone, whatever their evidence: reads of a healthy key write nothing.
