@@ -1,13 +1,14 @@
 //! The `quorate` binary under test.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
-use std::time::SystemTime;
 
-/// The binary beside which the tests were built. `cargo test --workspace` builds both from the same sources; where only the tests were
-/// built, it is built here.
+/// The binary beside the tests. `cargo test --workspace`, or `cargo test -p quorate-cli -p quorate-tests`, builds both from the same
+/// sources; built here is only what is missing, so whoever runs the tests of this package alone tests the binary of the build before.
+///
+/// # Panics
+/// If it does not build.
 pub fn quorate() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
@@ -18,58 +19,25 @@ pub fn quorate() -> &'static Path {
             .nth(2)
             .expect("a test lies in its profile's directory");
         let binary = profile.join("quorate");
-        if fs::metadata(&binary)
-            .and_then(|m| m.modified())
-            .is_ok_and(|built| built >= newest_source())
-        {
-            return binary;
+        if !binary.exists() {
+            let mut build = Command::new(env!("CARGO"));
+            build.args(["build", "--locked", "-p", "quorate-cli", "--target-dir"]);
+            build.arg(
+                profile
+                    .parent()
+                    .expect("a profile's directory lies in the target directory"),
+            );
+            if profile.ends_with("release") {
+                build.arg("--release");
+            }
+            build.current_dir(env!("CARGO_MANIFEST_DIR"));
+            assert!(
+                build.status().expect("cargo runs").success(),
+                "the binary does not build"
+            );
         }
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--locked", "-p", "quorate-cli", "--target-dir"]);
-        build.arg(
-            profile
-                .parent()
-                .expect("a profile's directory lies in the target directory"),
-        );
-        if profile.ends_with("release") {
-            build.arg("--release");
-        }
-        build.current_dir(env!("CARGO_MANIFEST_DIR"));
-        assert!(
-            build.status().expect("cargo runs").success(),
-            "the binary does not build"
-        );
         binary
     })
-}
-
-/// When a source of the workspace's crates was changed last.
-fn newest_source() -> SystemTime {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("this package lies in the workspace");
-    let mut newest = SystemTime::UNIX_EPOCH;
-    let mut open = vec![workspace.join("crates")];
-    while let Some(dir) = open.pop() {
-        for entry in fs::read_dir(&dir).expect("the sources are there").flatten() {
-            let path = entry.path();
-            let kind = path.extension().and_then(|extension| extension.to_str());
-            if path.is_dir() {
-                // Tests and benches are not in the binary.
-                if !path.ends_with("tests") && !path.ends_with("benches") {
-                    open.push(path);
-                }
-            } else if matches!(kind, Some("rs" | "toml")) {
-                newest = newest.max(
-                    entry
-                        .metadata()
-                        .and_then(|m| m.modified())
-                        .unwrap_or(newest),
-                );
-            }
-        }
-    }
-    newest
 }
 
 /// What a command came to.

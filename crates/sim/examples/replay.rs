@@ -11,7 +11,11 @@ fn main() {
     let profile = profile.unwrap_or_else(|why: String| panic!("{why}"));
     let key = args.next();
     let report = run_seed(seed, &profile);
-    for op in report.history.iter().filter(|op| key.as_ref().is_none_or(|k| *k == op.key)) {
+    for op in report
+        .history
+        .iter()
+        .filter(|op| key.as_ref().is_none_or(|k| *k == op.key))
+    {
         println!("{}", op.to_json());
     }
     eprintln!("{:?} in {:?}", report.counts, report.elapsed);

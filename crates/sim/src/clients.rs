@@ -61,8 +61,10 @@ impl Workload {
 type Seen = (Bytes, Vec<u64>);
 
 /// One client.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Client {
+    /// Which client it is.
+    process: usize,
     /// What it has read of each key, oldest first.
     contexts: BTreeMap<String, Vec<Seen>>,
     /// What it is doing now: the operation without its end.
@@ -73,10 +75,17 @@ pub(crate) struct Client {
 const CONTEXTS_KEPT: usize = 4;
 
 impl Client {
+    pub(crate) fn new(process: usize) -> Self {
+        Client {
+            process,
+            contexts: BTreeMap::new(),
+            busy: None,
+        }
+    }
+
     /// Begins operation `id` at `node`. `n` is how many replicas every key has.
     pub(crate) fn begin(
         &mut self,
-        process: usize,
         id: u64,
         now: u64,
         node: usize,
@@ -148,7 +157,7 @@ impl Client {
         };
         self.busy = Some(Operation {
             id,
-            process,
+            process: self.process,
             key,
             kind,
             seen,

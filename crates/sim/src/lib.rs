@@ -89,7 +89,7 @@ pub fn run_seed(seed: u64, profile: &Profile) -> Report {
 #[must_use]
 pub fn check_seed(seed: u64, profile: &Profile) -> Report {
     let mut report = run_seed(seed, profile);
-    if seed % 10 == 0 && run_seed(seed, profile).trace != report.trace {
+    if seed.is_multiple_of(10) && run_seed(seed, profile).trace != report.trace {
         report.violations.push(
             "two runs of this seed went differently: something is not deterministic".to_owned(),
         );

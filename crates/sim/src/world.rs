@@ -154,7 +154,7 @@ impl World {
             profile: profile.clone(),
             layout,
             n,
-            clients: (0..workload.clients).map(|_| Client::default()).collect(),
+            clients: (0..workload.clients).map(Client::new).collect(),
             workload,
             started: 0,
             healing: false,
@@ -375,11 +375,11 @@ impl World {
             Happening::Disk(node, ..) | Happening::Wake(node, ..) => Some(*node),
             _ => None,
         };
-        if let Some(slot) = concerns.map(|node| &mut self.slots[node]) {
-            if slot.paused {
-                slot.missed.push(happening);
-                return;
-            }
+        if let Some(slot) = concerns.map(|node| &mut self.slots[node])
+            && slot.paused
+        {
+            slot.missed.push(happening);
+            return;
         }
         match happening {
             Happening::Deliver {
@@ -514,13 +514,13 @@ impl World {
         let Some(node) = &slot.node else {
             return;
         };
-        if let Some(Time(at)) = node.wake_at() {
-            if slot.woken_at.is_none_or(|planned| at < planned) {
-                slot.woken_at = Some(at);
-                let epoch = slot.epoch;
-                let delay = at.saturating_sub(self.now);
-                self.plan(delay, Happening::Wake(i, epoch));
-            }
+        if let Some(Time(at)) = node.wake_at()
+            && slot.woken_at.is_none_or(|planned| at < planned)
+        {
+            slot.woken_at = Some(at);
+            let epoch = slot.epoch;
+            let delay = at.saturating_sub(self.now);
+            self.plan(delay, Happening::Wake(i, epoch));
         }
         self.plan_sync(i);
     }
@@ -787,15 +787,8 @@ impl World {
         let id = u64::from(self.started);
         self.started += 1;
         let node = self.rng.random_range(0..self.slots.len());
-        let (header, request) = self.clients[client].begin(
-            client,
-            id,
-            self.now,
-            node,
-            self.n,
-            &self.workload,
-            &mut self.rng,
-        );
+        let (header, request) =
+            self.clients[client].begin(id, self.now, node, self.n, &self.workload, &mut self.rng);
         let Some(epoch) = self.alive(node) else {
             // Nobody listens there: nothing was sent.
             let refused = Answer::Refused(quorate_protocol::Refusal::Draining);
