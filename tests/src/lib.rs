@@ -23,6 +23,9 @@ pub const START_MAX: Duration = Duration::from_secs(60);
 pub fn http() -> ureq::Agent {
     let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
+        // 300 is an answer of ours: siblings, and no place to go to.
+        .max_redirects(0)
+        .max_redirects_will_error(false)
         .timeout_global(Some(Duration::from_secs(20)))
         .build();
     config.into()

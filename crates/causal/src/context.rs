@@ -190,7 +190,7 @@ mod tests {
                     put_varint(&mut sealed, count);
                 }
                 sealed.put_slice(&body);
-                let mac = keys.mac("b", b"k", &sealed);
+                let mac = keys.mac(b"b", b"k", &sealed);
                 sealed.put_slice(&mac);
                 match keys.open("b", b"k", &sealed) {
                     Ok(context) => prop_assert!(context.spans().len() * 18 < sealed.len()),

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use quorate_causal::{Actor, Context, Dot, Record, Span};
+use quorate_causal::{Actor, Context, Dot, Record, Sibling, Span};
 
 const SEATS: usize = 4;
 
@@ -36,6 +36,10 @@ enum Step {
     Reopen { seat: usize },
     /// A seat is dropped and made again, or loses its disk: no records, and a new name.
     Lose { seat: usize },
+    /// A seat's disk loses the record and says nothing: the seat goes on minting under the name it has.
+    LoseRecord { seat: usize },
+    /// A seat drops this key from the counters it remembers, which has to be safe at any moment.
+    Forget { seat: usize },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -53,6 +57,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (seat(), seat()).prop_map(|(from, to)| Step::SendMissing { from, to }),
         1 => seat().prop_map(|seat| Step::Reopen { seat }),
         1 => seat().prop_map(|seat| Step::Lose { seat }),
+        1 => seat().prop_map(|seat| Step::LoseRecord { seat }),
+        1 => seat().prop_map(|seat| Step::Forget { seat }),
     ]
 }
 
@@ -101,7 +107,32 @@ impl Account {
 struct Seat {
     actor: Actor,
     minted: u64,
+    /// The last counter minted on the key, as this incarnation remembers it: in memory, whatever the disk does.
+    last: Option<u64>,
     account: Account,
+}
+
+impl Seat {
+    fn new(actor: Actor) -> Self {
+        Seat {
+            actor,
+            minted: 0,
+            last: None,
+            account: Account::default(),
+        }
+    }
+
+    fn mint(&mut self) -> Span {
+        self.minted += 1;
+        let counter = self.minted;
+        Span {
+            dot: Dot {
+                actor: self.actor,
+                counter,
+            },
+            after: self.last.replace(counter).unwrap_or(counter - 1),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -127,11 +158,7 @@ impl World {
         };
         for _ in 0..SEATS {
             let actor = world.actor();
-            world.seats.push(Seat {
-                actor,
-                minted: 0,
-                account: Account::default(),
-            });
+            world.seats.push(Seat::new(actor));
         }
         world
     }
@@ -149,16 +176,13 @@ impl World {
         let (context, removed) = self.contexts[context % self.contexts.len()].clone();
         let seat = &mut self.seats[seat];
         let put = puts.then(|| {
-            seat.minted += 1;
-            let dot = Dot {
-                actor: seat.actor,
-                counter: seat.minted,
-            };
-            (dot, value_of(dot))
+            let span = seat.mint();
+            let payload = value_of(span.dot);
+            Sibling { span, payload }
         });
-        let written: BTreeSet<Dot> = put.iter().map(|(dot, _)| *dot).collect();
+        let written: BTreeSet<Dot> = put.iter().map(|s| s.span.dot).collect();
         let delta = Account {
-            record: seat.account.record.write(&context, put),
+            record: Record::of_write(&context, put),
             written: written.clone(),
             removed,
         };
@@ -213,17 +237,19 @@ impl World {
                 to.merge_as(&all, &missing);
             }
             Step::Reopen { seat } => {
-                self.seats[seat].actor = self.actor();
-                self.seats[seat].minted = 0;
+                let account = std::mem::take(&mut self.seats[seat].account);
+                let actor = self.actor();
+                self.seats[seat] = Seat {
+                    account,
+                    ..Seat::new(actor)
+                };
             }
             Step::Lose { seat } => {
                 let actor = self.actor();
-                self.seats[seat] = Seat {
-                    actor,
-                    minted: 0,
-                    account: Account::default(),
-                };
+                self.seats[seat] = Seat::new(actor);
             }
+            Step::LoseRecord { seat } => self.seats[seat].account = Account::default(),
+            Step::Forget { seat } => self.seats[seat].last = None,
         }
     }
 
@@ -381,9 +407,11 @@ proptest! {
     }
 
     /// Once everything sent has arrived, all replicas are equal, down to their bytes; and once all of it is removed, each
-    /// actor's evidence is one run, however its dots were interleaved with those of other keys (rule R15).
+    /// actor's evidence is one run, however its dots were interleaved with those of other keys (rule R15), and one more
+    /// for each time it forgot the key.
     #[test]
     fn replicas_converge_and_full_evidence_is_one_run_an_actor(steps in history()) {
+        let forgot = steps.iter().filter(|s| matches!(s, Step::Forget { .. })).count();
         let mut world = played(&steps);
         for write in world.writes.clone() {
             world.seats.iter_mut().for_each(|seat| seat.account.merge(&write));
@@ -401,7 +429,7 @@ proptest! {
         let record = &world.seats[0].account.record;
         prop_assert!(record.live().is_empty());
         for (actor, runs) in record.evidence().iter() {
-            prop_assert_eq!(runs.len(), 1, "{} has {:?}", actor, runs);
+            prop_assert!(runs.len() <= 1 + forgot, "{} has {:?}", actor, runs);
         }
     }
 }

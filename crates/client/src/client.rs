@@ -31,6 +31,10 @@ const SLACK: Duration = Duration::from_millis(500);
 /// The largest answer taken: several siblings of the largest value.
 const FRAME_BYTES_MAX: usize = 64 << 20;
 
+/// Bytes of requests that may wait for one node: 32 puts of the largest value, so that a bulk load is slowed down by the
+/// answers it waits for and not refused.
+const QUEUED_BYTES_MAX: usize = 256 << 20;
+
 /// A cluster as seen from outside. Cheap to clone, usable from any thread; all clones share one connection a node. It
 /// lives on the tokio runtime in which it was connected.
 #[derive(Clone, Debug)]
@@ -86,6 +90,7 @@ impl Client {
         let credentials = Credentials::load(&ca, &certificate, &key)?;
         let tuning = Tuning {
             max_frame: FRAME_BYTES_MAX,
+            max_queued: QUEUED_BYTES_MAX,
             ..Tuning::default()
         };
         let endpoint = Endpoint::dialler(&credentials, tuning)?;
@@ -93,7 +98,12 @@ impl Client {
         let links: BTreeMap<NodeId, Arc<Link>> = layout
             .nodes()
             .iter()
-            .map(|n| (n.id, Arc::new(Link::new(n.id.0, n.name.clone(), n.quic.clone()))))
+            .map(|n| {
+                (
+                    n.id,
+                    Arc::new(Link::new(n.id.0, n.name.clone(), n.quic.clone())),
+                )
+            })
             .collect();
         if let Some(link) = links.get(&node) {
             link.opened(open);
@@ -249,10 +259,7 @@ async fn find(
 }
 
 /// Dials one endpoint and asks it for the layout.
-async fn meet(
-    endpoint: Endpoint,
-    name: String,
-) -> Result<(NodeId, Arc<Open>, Layout), String> {
+async fn meet(endpoint: Endpoint, name: String) -> Result<(NodeId, Arc<Open>, Layout), String> {
     let mut last = String::new();
     for address in resolve(&name).await.map_err(|error| error.to_string())? {
         let connection = match endpoint.dial(address, Expected::AnyNode).await {

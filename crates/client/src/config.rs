@@ -82,11 +82,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("client.toml");
         let error = ClientConfig::load(&path).unwrap_err().to_string();
-        assert!(error.contains("client.toml") && error.contains("quorate init"), "{error}");
+        assert!(
+            error.contains("client.toml") && error.contains("quorate init"),
+            "{error}"
+        );
 
         std::fs::write(&path, "endpoint = []\n").unwrap();
         let error = ClientConfig::load(&path).unwrap_err().to_string();
-        assert!(error.contains("client.toml") && error.contains("`endpoint`"), "{error}");
+        assert!(
+            error.contains("client.toml") && error.contains("`endpoint`"),
+            "{error}"
+        );
 
         let rest = "ca = \"ca.pem\"\ncertificate = \"/c.pem\"\nkey = \"k\"\n";
         std::fs::write(&path, format!("endpoints = []\n{rest}")).unwrap();

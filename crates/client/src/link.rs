@@ -197,10 +197,10 @@ impl Link {
             return Ok(open);
         }
         // Somebody else tried meanwhile: its failure is ours.
-        if let Some((at, _, reason)) = &self.state().failed {
-            if *at >= asked {
-                return Err(reason.clone());
-            }
+        if let Some((at, _, reason)) = &self.state().failed
+            && *at >= asked
+        {
+            return Err(reason.clone());
         }
         match self.dial(endpoint).await {
             Ok(open) => {
@@ -220,7 +220,9 @@ impl Link {
     }
 
     async fn dial(&self, endpoint: &Endpoint) -> Result<Arc<Open>, String> {
-        let addresses = resolve(&self.address).await.map_err(|error| error.to_string())?;
+        let addresses = resolve(&self.address)
+            .await
+            .map_err(|error| error.to_string())?;
         let mut last = String::new();
         for address in addresses {
             match endpoint.dial(address, Expected::Node(self.id)).await {

@@ -84,7 +84,11 @@ impl GetRequest {
         let options = Options::default();
         GetRequest {
             client,
-            request: Get { bucket, key, options },
+            request: Get {
+                bucket,
+                key,
+                options,
+            },
             timeout: None,
         }
     }
@@ -103,7 +107,11 @@ impl IntoFuture for GetRequest {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            match self.client.call(Request::Get(self.request), self.timeout).await? {
+            match self
+                .client
+                .call(Request::Get(self.request), self.timeout)
+                .await?
+            {
                 Answer::Absent => Ok(None),
                 Answer::Found { siblings, context } => Ok(Some(Fetched {
                     siblings: siblings.into_iter().map(Sibling::from).collect(),
@@ -167,7 +175,11 @@ impl IntoFuture for PutRequest {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            match self.client.call(Request::Put(self.request), self.timeout).await? {
+            match self
+                .client
+                .call(Request::Put(self.request), self.timeout)
+                .await?
+            {
                 Answer::Stored { context } | Answer::Found { context, .. } => Ok(context),
                 other => Err(unexpected(&other, true)),
             }

@@ -64,7 +64,9 @@ impl Routes {
 
     /// The first primary of a request's key: where it would go if every connection were open.
     pub(crate) fn home(&self, request: &Request) -> Option<NodeId> {
-        self.candidates(request, |_| Standing::Open).front().copied()
+        self.candidates(request, |_| Standing::Open)
+            .front()
+            .copied()
     }
 }
 
@@ -108,13 +110,21 @@ impl Journey {
     }
 
     /// Takes what happened at a node; `Some` ends the journey.
-    pub(crate) fn happened(&mut self, node: &str, outcome: Outcome) -> Option<Result<Answer, Error>> {
+    pub(crate) fn happened(
+        &mut self,
+        node: &str,
+        outcome: Outcome,
+    ) -> Option<Result<Answer, Error>> {
         let node = node.to_owned();
         match outcome {
             Outcome::NotSent(reason) => self.tried.push(format!("{node}: {reason}")),
             Outcome::Lost(reason) if self.write => {
                 let write = true;
-                return Some(Err(Error::Lost { node, reason, write }));
+                return Some(Err(Error::Lost {
+                    node,
+                    reason,
+                    write,
+                }));
             }
             Outcome::Lost(reason) => self.lost = Some((node, reason)),
             Outcome::Answered(Answer::Refused(refusal)) if refusal.is_passing() => {
@@ -123,7 +133,9 @@ impl Journey {
             Outcome::Answered(Answer::Refused(refusal)) => {
                 return Some(Err(Error::Refused { node, refusal }));
             }
-            Outcome::Answered(Answer::Unmet(unmet)) => return Some(Err(Error::Unmet { node, unmet })),
+            Outcome::Answered(Answer::Unmet(unmet)) => {
+                return Some(Err(Error::Unmet { node, unmet }));
+            }
             Outcome::Answered(answer) => return Some(Ok(answer)),
         }
         None
@@ -137,7 +149,11 @@ impl Journey {
         match self.lost {
             Some((node, reason)) => {
                 let write = false;
-                Error::Lost { node, reason, write }
+                Error::Lost {
+                    node,
+                    reason,
+                    write,
+                }
             }
             None => Error::Unreachable { tried: self.tried },
         }
@@ -170,7 +186,11 @@ mod tests {
             quic: format!("10.0.0.{id}:7400"),
             http: format!("10.0.0.{id}:8080"),
         };
-        Layout::first(ClusterId(7), LayoutSpec::new((1..=nodes).map(node).collect())).unwrap()
+        Layout::first(
+            ClusterId(7),
+            LayoutSpec::new((1..=nodes).map(node).collect()),
+        )
+        .unwrap()
     }
 
     fn get() -> Request {
@@ -220,15 +240,29 @@ mod tests {
         let nodes = || VecDeque::from([NodeId(1), NodeId(2)]);
         let mut journey = Journey::new(&put(), nodes());
         journey.next();
-        assert!(journey.happened("node-1", Outcome::NotSent("refused".into())).is_none());
+        assert!(
+            journey
+                .happened("node-1", Outcome::NotSent("refused".into()))
+                .is_none()
+        );
         journey.next();
-        let error = journey.happened("node-2", Outcome::Lost("reset".into())).unwrap().unwrap_err();
+        let error = journey
+            .happened("node-2", Outcome::Lost("reset".into()))
+            .unwrap()
+            .unwrap_err();
         assert!(error.may_have_happened());
-        assert!(error.to_string().contains("may or may not have happened"), "{error}");
+        assert!(
+            error.to_string().contains("may or may not have happened"),
+            "{error}"
+        );
 
         let mut journey = Journey::new(&get(), nodes());
         journey.next();
-        assert!(journey.happened("node-1", Outcome::Lost("reset".into())).is_none());
+        assert!(
+            journey
+                .happened("node-1", Outcome::Lost("reset".into()))
+                .is_none()
+        );
         assert_eq!(journey.next(), Some(NodeId(2)));
         let answer = journey.happened("node-2", Outcome::Answered(Answer::Absent));
         assert!(matches!(answer, Some(Ok(Answer::Absent))));
@@ -237,10 +271,17 @@ mod tests {
     #[test]
     fn passing_refusals_are_tried_elsewhere_and_the_first_is_told() {
         let mut journey = Journey::new(&put(), VecDeque::from([NodeId(1), NodeId(2)]));
-        let refusal = Refusal::Unavailable { needed: 2, answered: 1 };
+        let refusal = Refusal::Unavailable {
+            needed: 2,
+            answered: 1,
+        };
         let refused = Outcome::Answered(Answer::Refused(refusal.clone()));
         assert!(journey.happened("node-1", refused).is_none());
-        assert!(journey.happened("node-2", Outcome::NotSent("no answer".into())).is_none());
+        assert!(
+            journey
+                .happened("node-2", Outcome::NotSent("no answer".into()))
+                .is_none()
+        );
         let error = journey.exhausted();
         assert_eq!(error.refusal(), Some(&refusal));
         assert!(!error.may_have_happened());
@@ -248,7 +289,12 @@ mod tests {
         let mut journey = Journey::new(&put(), VecDeque::from([NodeId(1), NodeId(2)]));
         let refused = Outcome::Answered(Answer::Refused(Refusal::Impossible("w > n".into())));
         assert!(journey.happened("node-1", refused).unwrap().is_err());
-        let unmet = Unmet { needed: 2, answered: 1, timed_out: true, may_have_written: true };
+        let unmet = Unmet {
+            needed: 2,
+            answered: 1,
+            timed_out: true,
+            may_have_written: true,
+        };
         let error = journey.happened("node-1", Outcome::Answered(Answer::Unmet(unmet)));
         assert!(error.unwrap().unwrap_err().may_have_happened());
     }

@@ -6,7 +6,7 @@ use quorate_gateway::Backend;
 use quorate_protocol::{Answer, Header, Refusal, Request, Unmet};
 use tokio::sync::oneshot;
 
-use crate::event::{Event, Events};
+use crate::event::{Event, Events, HttpRequest};
 
 /// Whether the node can serve, as the driver last found. Shared with the gateway's tasks.
 #[derive(Clone, Debug)]
@@ -39,8 +39,14 @@ impl Backend for LocalNode {
             return Answer::Refused(Refusal::Overloaded);
         };
         let read_only = matches!(request, Request::Get(_) | Request::Describe);
-        let (tell, answer) = oneshot::channel();
-        if !self.events.push(Event::Http(header, request, tell, place)) {
+        let (asker, answer) = oneshot::channel();
+        let http = HttpRequest {
+            header,
+            request,
+            asker,
+            _place: place,
+        };
+        if !self.events.push(Event::Http(Box::new(http))) {
             return Answer::Refused(Refusal::Draining);
         }
         // The node closed before the answer was known.

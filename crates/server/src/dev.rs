@@ -88,7 +88,11 @@ pub enum DevError {
 
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DevError {
     let path = path.to_owned();
-    move |source| DevError::Io { action, path, source }
+    move |source| DevError::Io {
+        action,
+        path,
+        source,
+    }
 }
 
 #[derive(PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -117,7 +121,9 @@ impl DevCluster {
     /// Any [`DevError`].
     pub fn start(options: DevOptions) -> Result<DevCluster, DevError> {
         if options.nodes == 0 {
-            return Err(DevError::Options("0 nodes: a cluster has at least one".into()));
+            return Err(DevError::Options(
+                "0 nodes: a cluster has at least one".into(),
+            ));
         }
         if options.http_port.checked_add(options.nodes - 1).is_none() {
             return Err(DevError::Options(format!(
@@ -126,7 +132,10 @@ impl DevCluster {
             )));
         }
         let (dir, temporary) = match &options.data_dir {
-            Some(dir) => (std::path::absolute(dir).map_err(io_error("use", dir))?, None),
+            Some(dir) => (
+                std::path::absolute(dir).map_err(io_error("use", dir))?,
+                None,
+            ),
             None => {
                 let made = tempfile::Builder::new().prefix("quorate-dev-").tempdir();
                 let made = made.map_err(io_error("make a directory in", &std::env::temp_dir()))?;
@@ -142,8 +151,13 @@ impl DevCluster {
         })?;
         let mut configs = Vec::new();
         for (at, spec) in (0..).zip(layout.nodes()) {
-            let port = if options.http_port == 0 { 0 } else { options.http_port + at };
-            let overrides = BTreeMap::from([("http_listen".to_owned(), format!("127.0.0.1:{port}"))]);
+            let port = if options.http_port == 0 {
+                0
+            } else {
+                options.http_port + at
+            };
+            let overrides =
+                BTreeMap::from([("http_listen".to_owned(), format!("127.0.0.1:{port}"))]);
             let file = dir.join(format!("{}.toml", spec.name));
             configs.push(NodeConfig::load(&file, [], overrides)?);
         }
@@ -227,7 +241,10 @@ fn start_all(configs: Vec<NodeConfig>) -> Result<Vec<RunningNode>, DevError> {
                 })
             })
             .collect();
-        threads.into_iter().map(|thread| thread.join().expect("a start reports its failures")).collect()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("a start reports its failures"))
+            .collect()
     });
     started.into_iter().collect()
 }
@@ -241,9 +258,8 @@ fn prepare(dir: &Path, options: &DevOptions) -> Result<(), DevError> {
     };
     match fs::read_to_string(&mark_file) {
         Ok(text) => {
-            let found: Mark = serde_json::from_str(&text).map_err(|error| {
-                DevError::Options(format!("{}: {error}", mark_file.display()))
-            })?;
+            let found: Mark = serde_json::from_str(&text)
+                .map_err(|error| DevError::Options(format!("{}: {error}", mark_file.display())))?;
             if found == asked {
                 return Ok(());
             }
@@ -264,7 +280,11 @@ fn prepare(dir: &Path, options: &DevOptions) -> Result<(), DevError> {
     let plan: Vec<NodePlan> = (0..options.nodes)
         .zip(ports)
         .map(|(at, quic)| {
-            let http = if options.http_port == 0 { quic } else { options.http_port + at };
+            let http = if options.http_port == 0 {
+                quic
+            } else {
+                options.http_port + at
+            };
             NodePlan {
                 name: format!("node-{}", at + 1),
                 region: region_of(&options.regions, usize::from(at)),
@@ -289,5 +309,8 @@ fn free_udp_ports(count: u16) -> Result<Vec<u16>, DevError> {
         .map(|_| UdpSocket::bind("127.0.0.1:0"))
         .collect::<Result<_, _>>()
         .map_err(failed)?;
-    sockets.iter().map(|socket| Ok(socket.local_addr().map_err(failed)?.port())).collect()
+    sockets
+        .iter()
+        .map(|socket| Ok(socket.local_addr().map_err(failed)?.port()))
+        .collect()
 }

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep_until};
 
 use crate::backend::Readiness;
-use crate::event::{ConnectionId, End, Event};
+use crate::event::{ConnectionId, End, Event, HttpRequest};
 
 /// Events taken before anything is sent. Enough for a burst of every client at once; bounded, so that the first of them
 /// does not wait for the last of an endless stream.
@@ -117,14 +117,17 @@ impl<S: Storage> Driver<S> {
                 self.take(event);
             }
             self.flush();
-            if self.stopping.is_some() {
-                if let Some(on_stop) = on_stop.take() {
-                    on_stop();
-                }
+            if self.stopping.is_some()
+                && let Some(on_stop) = on_stop.take()
+            {
+                on_stop();
             }
         }
         if !self.askers.is_empty() {
-            tracing::warn!(requests = self.askers.len(), "closing with requests under way");
+            tracing::warn!(
+                requests = self.askers.len(),
+                "closing with requests under way"
+            );
         }
     }
 
@@ -150,16 +153,19 @@ impl<S: Storage> Driver<S> {
     /// Sets the timer to when the core wants to be woken. One that rings too early does no harm, so a later wish leaves
     /// it as it is: most requests end long before their deadline, and would move it each time.
     fn set_timer(&self, timer: std::pin::Pin<&mut Sleep>) {
-        let wish = self.node.wake_at().map(|at| self.origin + Duration::from_micros(at.0));
+        let wish = self
+            .node
+            .wake_at()
+            .map(|at| self.origin + Duration::from_micros(at.0));
         let wish = [wish, self.stopping].into_iter().flatten().min();
         let armed = timer.deadline();
         let wish = wish.map(tokio::time::Instant::from_std);
         if timer.is_elapsed() {
             timer.reset(wish.unwrap_or_else(|| tokio::time::Instant::now() + IDLE));
-        } else if let Some(wish) = wish {
-            if wish < armed {
-                timer.reset(wish);
-            }
+        } else if let Some(wish) = wish
+            && wish < armed
+        {
+            timer.reset(wish);
         }
     }
 
@@ -175,7 +181,13 @@ impl<S: Storage> Driver<S> {
                     self.frame(id, frame);
                 }
             }
-            Event::Http(header, request, asker, _place) => {
+            Event::Http(http) => {
+                let HttpRequest {
+                    header,
+                    request,
+                    asker,
+                    _place,
+                } = *http;
                 let caller = self.caller(Asker::Http(asker));
                 self.input(Input::Request(caller, header, request));
             }
@@ -191,7 +203,11 @@ impl<S: Storage> Driver<S> {
             Event::Opened(id, end, sender) => self.opened(id, end, sender),
             Event::Closed(id, reason) => self.lost(id, &reason),
             Event::Stop if self.stopping.is_none() => {
-                tracing::info!(node = self.surroundings.name, requests = self.askers.len(), "draining");
+                tracing::info!(
+                    node = self.surroundings.name,
+                    requests = self.askers.len(),
+                    "draining"
+                );
                 self.stopping = Some(Instant::now() + DRAIN_TIME_MAX);
                 self.input(Input::Drain);
                 self.readiness.set(self.node.ready());
@@ -262,11 +278,19 @@ impl<S: Storage> Driver<S> {
             End::Accepted(Identity::Node(node)) => {
                 if self.accepted.get(&NodeId(node)) == Some(&id) {
                     self.accepted.remove(&NodeId(node));
+                    // The newest to be taken need not be the one the node went on to use: an abandoned dial may
+                    // finish its handshake late.
+                    let of_node = |link: &Link| link.end == End::Accepted(Identity::Node(node));
+                    let rest = self.connections.iter().filter(|(_, link)| of_node(link));
+                    if let Some(newest) = rest.map(|(id, _)| *id).max() {
+                        self.accepted.insert(NodeId(node), newest);
+                    }
                 }
             }
             // Whoever asked is gone. What was begun goes on, and its answer is dropped.
             End::Accepted(Identity::Client(_)) => {
-                self.askers.retain(|_, asker| !matches!(asker, Asker::Client(at, _) if *at == id));
+                self.askers
+                    .retain(|_, asker| !matches!(asker, Asker::Client(at, _) if *at == id));
             }
         }
     }
@@ -312,7 +336,10 @@ impl<S: Storage> Driver<S> {
                 if header.forwarded =>
             {
                 let node = NodeId(*node);
-                self.input(Input::Message(node, Message::Request(request, header, body)));
+                self.input(Input::Message(
+                    node,
+                    Message::Request(request, header, body),
+                ));
             }
             (End::Accepted(Identity::Client(_)), Message::Request(request, header, body))
                 if !header.forwarded && header.principal.is_none() =>

@@ -37,8 +37,8 @@ pub(crate) enum End {
 pub(crate) enum Event {
     /// The committer reports.
     Commit(CommitEvent),
-    /// The gateway has a request. The count falls when this is dropped.
-    Http(Header, Request, oneshot::Sender<Answer>, Counted),
+    /// The gateway has a request.
+    Http(Box<HttpRequest>),
     /// A connection is there.
     Opened(ConnectionId, End, Sender),
     /// A connection brought frames. The room is given back when this is dropped.
@@ -47,6 +47,16 @@ pub(crate) enum Event {
     Closed(ConnectionId, CloseReason),
     /// The node is to finish what it has and end.
     Stop,
+}
+
+/// A request of the gateway, and who waits for its answer.
+#[derive(Debug)]
+pub(crate) struct HttpRequest {
+    pub(crate) header: Header,
+    pub(crate) request: Request,
+    pub(crate) asker: oneshot::Sender<Answer>,
+    /// The count falls when this is dropped.
+    pub(crate) _place: Counted,
 }
 
 /// One of a number of things that wait.

@@ -48,8 +48,11 @@ pub(crate) fn recognise<S: Storage>(
         batch.put(Family::Meta, LAYOUT, json);
         return Ok(Some(storage.commit(batch, Level::Synced)));
     };
-    let found: Identity = serde_json::from_slice(&found)
-        .map_err(|error| refused(format!("its identity is unreadable ({error}): it was not written by this program")))?;
+    let found: Identity = serde_json::from_slice(&found).map_err(|error| {
+        refused(format!(
+            "its identity is unreadable ({error}): it was not written by this program"
+        ))
+    })?;
     if found.cluster != own.cluster {
         return Err(refused(format!(
             "it holds data of cluster {} ({}), and this is cluster {}: name this node's own directory, or an empty one",
@@ -64,7 +67,9 @@ pub(crate) fn recognise<S: Storage>(
         )));
     }
     let Some(layout) = storage.get(Family::Meta, LAYOUT)? else {
-        return Err(refused("it names its node but has no layout: it was not written by this program".into()));
+        return Err(refused(
+            "it names its node but has no layout: it was not written by this program".into(),
+        ));
     };
     let layout: Layout = serde_json::from_slice(&layout)
         .map_err(|error| refused(format!("its layout is unreadable: {error}")))?;

@@ -130,7 +130,11 @@ pub enum InitError {
 
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> InitError {
     let path = path.to_owned();
-    move |source| InitError::Io { action, path, source }
+    move |source| InitError::Io {
+        action,
+        path,
+        source,
+    }
 }
 
 /// Makes a cluster's files in a directory, which may exist if no cluster is in it.
@@ -179,7 +183,9 @@ pub fn init_at(dir: &Path, nodes: &[NodePlan]) -> Result<InitReport, InitError> 
 
 fn plan(options: &InitOptions) -> Result<Vec<NodePlan>, InitError> {
     if options.nodes == 0 {
-        return Err(InitError::Options("0 nodes: a cluster has at least one".into()));
+        return Err(InitError::Options(
+            "0 nodes: a cluster has at least one".into(),
+        ));
     }
     if options.base_port.checked_add(options.nodes).is_none() {
         return Err(InitError::Options(format!(
@@ -222,21 +228,30 @@ fn check_name(node: &NodePlan, before: &[NodePlan]) -> Result<(), InitError> {
             "{name:?} is no name for a node: use letters, digits, '-', '_' and '.'"
         )));
     }
-    if matches!(name.as_str(), "ca" | "client" | "layout") || before.iter().any(|n| n.name == *name) {
-        return Err(InitError::Options(format!("the name {name:?} is taken: choose another")));
+    if matches!(name.as_str(), "ca" | "client" | "layout") || before.iter().any(|n| n.name == *name)
+    {
+        return Err(InitError::Options(format!(
+            "the name {name:?} is taken: choose another"
+        )));
     }
     Ok(())
 }
 
 fn refuse_a_second(dir: &Path, nodes: &[NodePlan]) -> Result<(), InitError> {
-    let mut ours: BTreeSet<String> = ["layout.json", "ca", "client.toml", "client"].map(String::from).into();
+    let mut ours: BTreeSet<String> = ["layout.json", "ca", "client.toml", "client"]
+        .map(String::from)
+        .into();
     for node in nodes {
         ours.insert(node.name.clone());
         ours.insert(format!("{}.toml", node.name));
     }
     // In the order of what says most.
     let first = ["layout.json", "ca"].map(String::from);
-    match first.iter().chain(&ours).find(|name| dir.join(name).symlink_metadata().is_ok()) {
+    match first
+        .iter()
+        .chain(&ours)
+        .find(|name| dir.join(name).symlink_metadata().is_ok())
+    {
         Some(found) => Err(InitError::Exists {
             dir: dir.to_owned(),
             found: found.clone(),
@@ -279,7 +294,11 @@ fn make(dir: &Path, nodes: &[NodePlan]) -> Result<ClusterId, InitError> {
         authority
             .issue(&Identity::Node(spec.id.0), VALIDITY)?
             .save(&own.join("node.pem"), &own.join("node.key"))?;
-        write(&dir.join(format!("{}.toml", spec.name)), &node_toml(spec)?, 0o644)?;
+        write(
+            &dir.join(format!("{}.toml", spec.name)),
+            &node_toml(spec)?,
+            0o644,
+        )?;
     }
     let own = dir.join("client");
     make_dir(&own)?;
@@ -341,7 +360,11 @@ key = "{name}/node.key"
 }
 
 fn client_toml(layout: &Layout) -> String {
-    let endpoints: Vec<String> = layout.nodes().iter().map(|n| format!("{:?}", n.quic)).collect();
+    let endpoints: Vec<String> = layout
+        .nodes()
+        .iter()
+        .map(|n| format!("{:?}", n.quic))
+        .collect();
     format!(
         "# How clients find this cluster: `quorate get --config FILE ...`, or QUORATE_CONFIG=FILE.\n\n\
          endpoints = [{}]\nca = \"client/ca.pem\"\ncertificate = \"client/client.pem\"\nkey = \"client/client.key\"\n",
@@ -350,7 +373,10 @@ fn client_toml(layout: &Layout) -> String {
 }
 
 fn make_dir(path: &Path) -> Result<(), InitError> {
-    fs::DirBuilder::new().mode(0o700).create(path).map_err(io_error("make", path))
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(path)
+        .map_err(io_error("make", path))
 }
 
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), InitError> {
@@ -370,7 +396,11 @@ fn move_into(made: &Path, dir: &Path) -> Result<(), InitError> {
     let fresh = !dir.exists();
     fs::create_dir_all(dir).map_err(io_error("make", dir))?;
     let mut names: Vec<_> = fs::read_dir(made)
-        .and_then(|entries| entries.map(|e| e.map(|e| e.file_name())).collect::<Result<_, _>>())
+        .and_then(|entries| {
+            entries
+                .map(|e| e.map(|e| e.file_name()))
+                .collect::<Result<_, _>>()
+        })
         .map_err(io_error("read", made))?;
     names.sort_by_key(|name| name == "layout.json");
     let mut moved: Vec<PathBuf> = Vec::new();
@@ -384,10 +414,16 @@ fn move_into(made: &Path, dir: &Path) -> Result<(), InitError> {
                 let _ = fs::remove_dir(dir);
             }
             let action = "move files to";
-            return Err(InitError::Io { action, path: to, source });
+            return Err(InitError::Io {
+                action,
+                path: to,
+                source,
+            });
         }
         moved.push(to);
     }
     // The names too must outlive a loss of power: a CA key is made once.
-    fs::File::open(dir).and_then(|d| d.sync_all()).map_err(io_error("sync", dir))
+    fs::File::open(dir)
+        .and_then(|d| d.sync_all())
+        .map_err(io_error("sync", dir))
 }

@@ -31,12 +31,19 @@ pub(crate) struct Knocks(Arc<BTreeMap<NodeId, Notify>>);
 
 impl Knocks {
     pub(crate) fn new(peers: &[NodeSpec]) -> Self {
-        Knocks(Arc::new(peers.iter().map(|p| (p.id, Notify::new())).collect()))
+        Knocks(Arc::new(
+            peers.iter().map(|p| (p.id, Notify::new())).collect(),
+        ))
     }
 }
 
 /// Keeps a connection to that node open, for ever.
-pub(crate) async fn keep_dialled(endpoint: Endpoint, events: Events, peer: NodeSpec, knocks: Knocks) {
+pub(crate) async fn keep_dialled(
+    endpoint: Endpoint,
+    events: Events,
+    peer: NodeSpec,
+    knocks: Knocks,
+) {
     let knock = &knocks.0[&peer.id];
     let mut pause = PAUSE_MIN;
     let mut away_since = Instant::now();
@@ -65,7 +72,11 @@ pub(crate) async fn keep_dialled(endpoint: Endpoint, events: Events, peer: NodeS
                 let reason = reason.to_string();
                 tracing::debug!(node = peer.name, reason, "a dial failed");
                 if away_since.elapsed() > WORTH_A_WORD && told.as_ref() != Some(&reason) {
-                    tracing::warn!(node = peer.name, reason, "a node cannot be reached; it is tried on");
+                    tracing::warn!(
+                        node = peer.name,
+                        reason,
+                        "a node cannot be reached; it is tried on"
+                    );
                     told = Some(reason);
                 }
             }
@@ -99,7 +110,10 @@ async fn dial(endpoint: &Endpoint, peer: &NodeSpec) -> Result<Connection, Failur
     let mut addresses = resolve(&peer.quic).await?.into_iter();
     let mut last = addresses.next().expect("what is resolved has an address");
     loop {
-        match (endpoint.dial(last, Expected::Node(peer.id.0)).await, addresses.next()) {
+        match (
+            endpoint.dial(last, Expected::Node(peer.id.0)).await,
+            addresses.next(),
+        ) {
             (Ok(connection), _) => return Ok(connection),
             (Err(error), None) => return Err(error.into()),
             (Err(_), Some(next)) => last = next,
@@ -112,10 +126,10 @@ pub(crate) async fn accept(mut acceptor: Acceptor, events: Events, knocks: Knock
     while let Some(connection) = acceptor.accept().await {
         let id = events.connection();
         let (sender, receiver) = connection.split();
-        if let Identity::Node(peer) = sender.peer() {
-            if let Some(knock) = knocks.0.get(&NodeId(*peer)) {
-                knock.notify_waiters();
-            }
+        if let Identity::Node(peer) = sender.peer()
+            && let Some(knock) = knocks.0.get(&NodeId(*peer))
+        {
+            knock.notify_waiters();
         }
         let end = End::Accepted(sender.peer().clone());
         events.push(Event::Opened(id, end, sender.clone()));

@@ -40,7 +40,9 @@ pub enum StartError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The process may open too few files.
-    #[error("this process may have {limit} files open, and a node needs 1024: raise the limit with `ulimit -n` or LimitNOFILE=")]
+    #[error(
+        "this process may have {limit} files open, and a node needs 1024: raise the limit with `ulimit -n` or LimitNOFILE="
+    )]
     OpenFiles {
         /// The limit.
         limit: u64,
@@ -142,7 +144,8 @@ impl RunningNode {
             .spawn(body)
             .map_err(|error| StartError::Internal(error.to_string()))?;
         let reported = started.recv();
-        let reported = reported.unwrap_or_else(|_| Err(StartError::Internal("it ended at once".into())));
+        let reported =
+            reported.unwrap_or_else(|_| Err(StartError::Internal("it ended at once".into())));
         let (quic, http) = match reported {
             Ok(addresses) => addresses,
             Err(error) => {
@@ -248,7 +251,10 @@ fn run(
         let address = config.http_listen;
         let http = TcpListener::bind(address).await;
         let http = http.map_err(|source| StartError::Http { address, source })?;
-        let addresses = (endpoint.local_addr(), http.local_addr().map_err(|e| internal(&e))?);
+        let addresses = (
+            endpoint.local_addr(),
+            http.local_addr().map_err(|e| internal(&e))?,
+        );
         announce(&checked, addresses);
         let _ = report.send(Ok(addresses));
         let sockets = Sockets {
@@ -326,7 +332,9 @@ fn core_config(checked: &Checked) -> Config {
 /// not read before some are removed.
 fn tuning(config: &NodeConfig) -> Tuning {
     let default = Tuning::default();
-    let max_frame = default.max_frame.max(4 * config.value_bytes_max + (1 << 20));
+    let max_frame = default
+        .max_frame
+        .max(4 * config.value_bytes_max + (1 << 20));
     Tuning {
         max_frame,
         max_queued: default.max_queued.max(2 * max_frame),
@@ -368,8 +376,13 @@ async fn serve(
         acceptor,
         http,
     } = sockets;
-    let peers: Vec<NodeSpec> =
-        checked.layout.nodes().iter().filter(|n| n.id != checked.id).cloned().collect();
+    let peers: Vec<NodeSpec> = checked
+        .layout
+        .nodes()
+        .iter()
+        .filter(|n| n.id != checked.id)
+        .cloned()
+        .collect();
     let readiness = Readiness::new();
     let knocks = Knocks::new(&peers);
 
@@ -378,7 +391,12 @@ async fn serve(
     let accepting = tasks.spawn(links::accept(acceptor, events.clone(), knocks.clone()));
     for peer in &peers {
         let (endpoint, events) = (endpoint.clone(), events.clone());
-        tasks.spawn(links::keep_dialled(endpoint, events, peer.clone(), knocks.clone()));
+        tasks.spawn(links::keep_dialled(
+            endpoint,
+            events,
+            peer.clone(),
+            knocks.clone(),
+        ));
     }
     let backend = LocalNode {
         events,

@@ -90,14 +90,18 @@ fn read(
 /// 32 bytes in hexadecimal; lines that begin with `#` are for people.
 fn parse_secret(text: &str) -> Result<[u8; 32], String> {
     let wrong = "64 hexadecimal digits are expected: copy the file from a node of this cluster";
-    let mut lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
+    let mut lines = text
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty() && !l.starts_with('#'));
     let digits = match (lines.next(), lines.next()) {
         (Some(line), None) if line.len() == 64 && line.is_ascii() => line,
         _ => return Err(wrong.to_owned()),
     };
     let mut secret = [0; 32];
     for (at, byte) in secret.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).map_err(|_| wrong.to_owned())?;
+        *byte =
+            u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).map_err(|_| wrong.to_owned())?;
     }
     Ok(secret)
 }
@@ -113,20 +117,40 @@ impl fmt::Display for Checked {
         };
         let node = layout.node(self.id).expect("checked above");
         writeln!(f, "{} is sound.", config.file.display())?;
-        writeln!(f, "  node         {} (id {}) in region {}, zone {}", node.name, self.id.0, node.region, node.zone)?;
-        writeln!(f, "  cluster      {}, layout version {}, {} nodes", layout.cluster(), layout.version(), layout.nodes().len())?;
-        writeln!(f, "  QUIC         listens on {} (UDP); others reach it at {}", config.quic_listen, node.quic)?;
+        writeln!(
+            f,
+            "  node         {} (id {}) in region {}, zone {}",
+            node.name, self.id.0, node.region, node.zone
+        )?;
+        writeln!(
+            f,
+            "  cluster      {}, layout version {}, {} nodes",
+            layout.cluster(),
+            layout.version(),
+            layout.nodes().len()
+        )?;
+        writeln!(
+            f,
+            "  QUIC         listens on {} (UDP); others reach it at {}",
+            config.quic_listen, node.quic
+        )?;
         writeln!(f, "  HTTP         listens on {} (TCP)", config.http_listen)?;
         writeln!(f, "  data         {}", config.data_dir.display())?;
         writeln!(f, "  durability   {durability}")?;
-        write!(f, "  limits       values of {} bytes, {} siblings, {} requests", config.value_bytes_max, config.siblings_max, config.requests_max)
+        write!(
+            f,
+            "  limits       values of {} bytes, {} siblings, {} requests",
+            config.value_bytes_max, config.siblings_max, config.requests_max
+        )
     }
 }
 
 impl fmt::Debug for Checked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The secret must not reach a log.
-        f.debug_struct("Checked").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Checked")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -137,8 +161,18 @@ mod tests {
     #[test]
     fn a_secret_is_32_bytes_and_comments() {
         let digits = "0f".repeat(32);
-        assert_eq!(parse_secret(&format!("# keep it\n{digits}\n")), Ok([15; 32]));
-        for wrong in ["", "0f", &digits[1..], &format!("{digits}{digits}"), &"zz".repeat(32), &"é".repeat(32)] {
+        assert_eq!(
+            parse_secret(&format!("# keep it\n{digits}\n")),
+            Ok([15; 32])
+        );
+        for wrong in [
+            "",
+            "0f",
+            &digits[1..],
+            &format!("{digits}{digits}"),
+            &"zz".repeat(32),
+            &"é".repeat(32),
+        ] {
             assert!(parse_secret(wrong).is_err(), "{wrong}");
         }
     }

@@ -25,25 +25,100 @@ const fn key(
     default: Option<&'static str>,
     meaning: &'static str,
 ) -> Key {
-    Key { name, variable, default, meaning }
+    Key {
+        name,
+        variable,
+        default,
+        meaning,
+    }
 }
 
 /// Every key. This table is what `--help` and the documentation list.
 pub const KEYS: [Key; 14] = [
-    key("name", "QUORATE_NAME", None, "which node of the layout this is, such as \"node-1\""),
-    key("data_dir", "QUORATE_DATA_DIR", None, "the directory of this node's data, made at the first start"),
-    key("quic_listen", "QUORATE_QUIC_LISTEN", None, "the UDP address for nodes and clients, such as \"0.0.0.0:7401\""),
-    key("http_listen", "QUORATE_HTTP_LISTEN", None, "the TCP address for HTTP, such as \"127.0.0.1:7401\""),
-    key("layout", "QUORATE_LAYOUT", None, "the file of the cluster's layout, as init wrote it"),
-    key("secret", "QUORATE_SECRET", None, "the file of the cluster's context secret, the same on all nodes"),
-    key("ca", "QUORATE_CA", None, "the file of the cluster's CA certificate"),
-    key("certificate", "QUORATE_CERTIFICATE", None, "the file of this node's certificate"),
-    key("key", "QUORATE_KEY", None, "the file of the certificate's private key"),
-    key("durability", "QUORATE_DURABILITY", Some("fsync"), "\"fsync\": a write is acknowledged when the disk has it; \"os\": when the operating system has it"),
-    key("value_bytes_max", "QUORATE_VALUE_BYTES_MAX", Some("8 MiB"), "the largest value; the same on all nodes"),
-    key("siblings_max", "QUORATE_SIBLINGS_MAX", Some("64"), "the most siblings a put may leave; the same on all nodes"),
-    key("block_cache_bytes", "QUORATE_BLOCK_CACHE_BYTES", Some("64 MiB"), "memory for blocks read from disk"),
-    key("requests_max", "QUORATE_REQUESTS_MAX", Some("16384"), "the most requests this node coordinates at one time; more are refused"),
+    key(
+        "name",
+        "QUORATE_NAME",
+        None,
+        "which node of the layout this is, such as \"node-1\"",
+    ),
+    key(
+        "data_dir",
+        "QUORATE_DATA_DIR",
+        None,
+        "the directory of this node's data, made at the first start",
+    ),
+    key(
+        "quic_listen",
+        "QUORATE_QUIC_LISTEN",
+        None,
+        "the UDP address for nodes and clients, such as \"0.0.0.0:7401\"",
+    ),
+    key(
+        "http_listen",
+        "QUORATE_HTTP_LISTEN",
+        None,
+        "the TCP address for HTTP, such as \"127.0.0.1:7401\"",
+    ),
+    key(
+        "layout",
+        "QUORATE_LAYOUT",
+        None,
+        "the file of the cluster's layout, as init wrote it",
+    ),
+    key(
+        "secret",
+        "QUORATE_SECRET",
+        None,
+        "the file of the cluster's context secret, the same on all nodes",
+    ),
+    key(
+        "ca",
+        "QUORATE_CA",
+        None,
+        "the file of the cluster's CA certificate",
+    ),
+    key(
+        "certificate",
+        "QUORATE_CERTIFICATE",
+        None,
+        "the file of this node's certificate",
+    ),
+    key(
+        "key",
+        "QUORATE_KEY",
+        None,
+        "the file of the certificate's private key",
+    ),
+    key(
+        "durability",
+        "QUORATE_DURABILITY",
+        Some("fsync"),
+        "\"fsync\": a write is acknowledged when the disk has it; \"os\": when the operating system has it",
+    ),
+    key(
+        "value_bytes_max",
+        "QUORATE_VALUE_BYTES_MAX",
+        Some("8 MiB"),
+        "the largest value; the same on all nodes",
+    ),
+    key(
+        "siblings_max",
+        "QUORATE_SIBLINGS_MAX",
+        Some("64"),
+        "the most siblings a put may leave; the same on all nodes",
+    ),
+    key(
+        "block_cache_bytes",
+        "QUORATE_BLOCK_CACHE_BYTES",
+        Some("64 MiB"),
+        "memory for blocks read from disk",
+    ),
+    key(
+        "requests_max",
+        "QUORATE_REQUESTS_MAX",
+        Some("16384"),
+        "the most requests this node coordinates at one time; more are refused",
+    ),
 ];
 
 /// The largest value that may be configured: several of them must fit into a connection's queue.
@@ -78,13 +153,27 @@ pub(super) fn load(
     for (variable, text) in env {
         if let Some(key) = KEYS.iter().find(|key| key.variable == variable) {
             let (origin, named) = (Origin::Environment, variable);
-            given.insert(key.name, Given { text, origin, named });
+            given.insert(
+                key.name,
+                Given {
+                    text,
+                    origin,
+                    named,
+                },
+            );
         }
     }
     for (name, text) in overrides {
         let key = find(&name, Origin::Flag)?;
         let (origin, named) = (Origin::Flag, name);
-        given.insert(key.name, Given { text, origin, named });
+        given.insert(
+            key.name,
+            Given {
+                text,
+                origin,
+                named,
+            },
+        );
     }
     let values = Values { path, given };
     Ok(NodeConfig {
@@ -142,12 +231,23 @@ fn from_file(path: &Path) -> Result<BTreeMap<&'static str, Given>, ConfigError> 
             toml::Value::String(text) => text,
             toml::Value::Integer(number) => number.to_string(),
             other => {
-                let wrong = Given { text: other.to_string(), origin, named: name };
+                let wrong = Given {
+                    text: other.to_string(),
+                    origin,
+                    named: name,
+                };
                 return Err(wrong.wrong("a text or a whole number is expected"));
             }
         };
         let origin = origin.clone();
-        given.insert(key.name, Given { text, origin, named: name });
+        given.insert(
+            key.name,
+            Given {
+                text,
+                origin,
+                named: name,
+            },
+        );
     }
     Ok(given)
 }
@@ -160,7 +260,10 @@ struct Values<'a> {
 
 impl Values<'_> {
     fn text(&self, name: &'static str) -> Result<Given, ConfigError> {
-        let key = KEYS.iter().find(|key| key.name == name).expect("a key of the table");
+        let key = KEYS
+            .iter()
+            .find(|key| key.name == name)
+            .expect("a key of the table");
         if let Some(given) = self.given.get(name) {
             if given.text.is_empty() {
                 return Err(given.wrong(format!("it must not be empty: {}", key.meaning)));
@@ -190,7 +293,9 @@ impl Values<'_> {
     fn address(&self, name: &'static str) -> Result<SocketAddr, ConfigError> {
         let given = self.text(name)?;
         given.text.parse().map_err(|_| {
-            given.wrong("write an IP address and a port, such as 127.0.0.1:7401, 0.0.0.0:7401 or [::]:7401")
+            given.wrong(
+                "write an IP address and a port, such as 127.0.0.1:7401, 0.0.0.0:7401 or [::]:7401",
+            )
         })
     }
 

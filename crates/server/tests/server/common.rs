@@ -24,16 +24,25 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// Runs a conversation of a client, and ends it if it hangs.
 pub(crate) fn run<F: Future>(test: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
-        tokio::time::timeout(PATIENCE, test).await.expect("the conversation takes too long")
+        tokio::time::timeout(PATIENCE, test)
+            .await
+            .expect("the conversation takes too long")
     })
 }
 
 /// Plans for nodes on ports that are free now.
 pub(crate) fn plans(count: usize) -> Vec<NodePlan> {
-    let udp: Vec<UdpSocket> = (0..count).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
-    let tcp: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let udp: Vec<UdpSocket> = (0..count)
+        .map(|_| UdpSocket::bind("127.0.0.1:0").unwrap())
+        .collect();
+    let tcp: Vec<TcpListener> = (0..count)
+        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
+        .collect();
     (0..count)
         .map(|at| NodePlan {
             name: format!("node-{}", at + 1),
@@ -124,7 +133,12 @@ impl Cluster {
     }
 
     pub(crate) fn ready(&self, at: usize) -> Reply {
-        ask("GET", &format!("http://{}/readyz", self.report.nodes[at].http), &[], "")
+        ask(
+            "GET",
+            &format!("http://{}/readyz", self.report.nodes[at].http),
+            &[],
+            "",
+        )
     }
 
     pub(crate) fn client_config(&self) -> ClientConfig {
@@ -139,6 +153,8 @@ impl Cluster {
 pub(crate) fn ask(method: &str, url: &str, headers: &[(&str, &str)], body: &str) -> Reply {
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
         .timeout_global(Some(PATIENCE))
         .build()
         .into();

@@ -8,7 +8,10 @@ use quorate_server::{DevCluster, DevOptions};
 use crate::common::{ask, run, until};
 
 fn options() -> DevOptions {
-    DevOptions { http_port: 0, ..DevOptions::default() }
+    DevOptions {
+        http_port: 0,
+        ..DevOptions::default()
+    }
 }
 
 #[test]
@@ -17,7 +20,10 @@ fn it_serves_soon_and_leaves_nothing_behind() {
     let cluster = DevCluster::start(options()).unwrap();
     let url = format!("{}/v1/buckets/b/keys/k", cluster.nodes()[0].url);
     until("the first put", || ask("PUT", &url, &[], "x").status == 204);
-    eprintln!("from the start to the first answered put: {:?}", began.elapsed());
+    eprintln!(
+        "from the start to the first answered put: {:?}",
+        began.elapsed()
+    );
     let last = format!("{}/v1/buckets/b/keys/k", cluster.nodes()[2].url);
     until("the others", || ask("GET", &last, &[], "").body == "x");
     run(async {
@@ -34,20 +40,34 @@ fn it_serves_soon_and_leaves_nothing_behind() {
 #[test]
 fn a_directory_is_used_again() {
     let dir = tempfile::tempdir().unwrap();
-    let kept = DevOptions { data_dir: Some(dir.path().join("dev")), ..options() };
+    let kept = DevOptions {
+        data_dir: Some(dir.path().join("dev")),
+        ..options()
+    };
     let path = "/v1/buckets/b/keys/k";
     let cluster = DevCluster::start(kept.clone()).unwrap();
     let url = format!("{}{path}", cluster.nodes()[1].url);
     until("a put", || ask("PUT", &url, &[], "kept").status == 204);
     cluster.stop().unwrap();
 
-    let error = DevCluster::start(DevOptions { nodes: 4, ..kept.clone() }).unwrap_err();
-    assert!(error.to_string().contains("holds a cluster of 3 nodes"), "{error}");
+    let error = DevCluster::start(DevOptions {
+        nodes: 4,
+        ..kept.clone()
+    })
+    .unwrap_err();
+    assert!(
+        error.to_string().contains("holds a cluster of 3 nodes"),
+        "{error}"
+    );
 
     let mut cluster = DevCluster::start(kept).unwrap();
     let url = format!("{}{path}", cluster.nodes()[2].url);
-    until("what was put before", || ask("GET", &url, &[], "").body == "kept");
+    until("what was put before", || {
+        ask("GET", &url, &[], "").body == "kept"
+    });
     assert!(cluster.stop_node("node-1").unwrap());
     assert!(!cluster.stop_node("node-1").unwrap());
-    until("the others to serve", || ask("PUT", &url, &[], "later").status == 204);
+    until("the others to serve", || {
+        ask("PUT", &url, &[], "later").status == 204
+    });
 }

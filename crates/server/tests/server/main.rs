@@ -3,6 +3,7 @@
 mod common;
 mod configuration;
 mod dev;
+mod hostile;
 mod making;
 mod outages;
 mod requests;

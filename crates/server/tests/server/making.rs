@@ -49,7 +49,10 @@ fn a_second_cluster_is_refused_and_changes_nothing() {
     init(dir.path(), &InitOptions::default()).unwrap();
     let before = std::fs::read(dir.path().join("ca/ca.key")).unwrap();
     let error = init(dir.path(), &InitOptions::default()).unwrap_err();
-    assert!(error.to_string().contains("already holds a cluster"), "{error}");
+    assert!(
+        error.to_string().contains("already holds a cluster"),
+        "{error}"
+    );
     assert_eq!(std::fs::read(dir.path().join("ca/ca.key")).unwrap(), before);
 
     // A stray file of a name that would be ours is enough.
@@ -63,12 +66,31 @@ fn a_second_cluster_is_refused_and_changes_nothing() {
 fn what_makes_no_cluster_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let cluster = dir.path().join("c");
-    let none = InitOptions { nodes: 0, ..InitOptions::default() };
+    let none = InitOptions {
+        nodes: 0,
+        ..InitOptions::default()
+    };
     assert!(init(&cluster, &none).is_err());
-    let high = InitOptions { base_port: 65533, ..InitOptions::default() };
-    assert!(init(&cluster, &high).unwrap_err().to_string().contains("65535"));
-    let spaced = InitOptions { regions: vec!["a b".into()], ..InitOptions::default() };
-    assert!(init(&cluster, &spaced).unwrap_err().to_string().contains("region"));
+    let high = InitOptions {
+        base_port: 65533,
+        ..InitOptions::default()
+    };
+    assert!(
+        init(&cluster, &high)
+            .unwrap_err()
+            .to_string()
+            .contains("65535")
+    );
+    let spaced = InitOptions {
+        regions: vec!["a b".into()],
+        ..InitOptions::default()
+    };
+    assert!(
+        init(&cluster, &spaced)
+            .unwrap_err()
+            .to_string()
+            .contains("region")
+    );
     let plan = |name: &str| NodePlan {
         name: name.into(),
         region: "eu".into(),
@@ -86,7 +108,10 @@ fn what_makes_no_cluster_is_refused() {
 #[test]
 fn a_node_known_by_a_name_listens_everywhere() {
     let dir = tempfile::tempdir().unwrap();
-    let options = InitOptions { host: "db.example.org".into(), ..InitOptions::default() };
+    let options = InitOptions {
+        host: "db.example.org".into(),
+        ..InitOptions::default()
+    };
     let report = init(&dir.path().join("c"), &options).unwrap();
     assert_eq!(report.nodes[0].quic, "db.example.org:7401");
     let config = load(&report.nodes[0].config);

@@ -19,7 +19,10 @@ fn one_node_away_is_not_noticed_and_two_are_told_apart() {
     cluster.stop_node(2);
     for at in [0, 1] {
         until("a node to serve with one away", || {
-            cluster.http(at, "PUT", &format!("b/keys/via-{at}"), &[], "x").status == 204
+            cluster
+                .http(at, "PUT", &format!("b/keys/via-{at}"), &[], "x")
+                .status
+                == 204
         });
         assert_eq!(cluster.http(at, "GET", "b/keys/k", &[], "").body, "before");
         assert_eq!(cluster.ready(at).status, 200);
@@ -28,20 +31,29 @@ fn one_node_away_is_not_noticed_and_two_are_told_apart() {
     assert_eq!(all.status, 503, "{all:?}");
 
     cluster.stop_node(1);
-    until("the last node to know that it is alone", || cluster.ready(0).status == 503);
+    until("the last node to know that it is alone", || {
+        cluster.ready(0).status == 503
+    });
     for (method, body) in [("PUT", "x"), ("GET", ""), ("DELETE", "")] {
         let alone = cluster.http(0, method, "b/keys/k", &[], body);
         assert_eq!(alone.status, 503, "{method}: {alone:?}");
     }
     // One replica is enough where it is said to be.
-    assert_eq!(cluster.http(0, "GET", "b/keys/k?r=1", &[], "").body, "before");
+    assert_eq!(
+        cluster.http(0, "GET", "b/keys/k?r=1", &[], "").body,
+        "before"
+    );
     run(async {
         let began = Instant::now();
         let client = cluster.client().await;
         let error = client.put("b", "k", "x").await.unwrap_err();
         assert!(!error.may_have_happened(), "{error}");
         assert!(error.to_string().contains("nothing was sent"), "{error}");
-        assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+        assert!(
+            began.elapsed() < Duration::from_secs(8),
+            "{:?}",
+            began.elapsed()
+        );
     });
 
     cluster.start_node(1);
@@ -56,7 +68,10 @@ fn everything_is_there_after_a_restart_of_all() {
     run(async {
         let client = cluster.client().await;
         for key in 0..50 {
-            client.put("b", format!("k{key}"), format!("v{key}")).await.unwrap();
+            client
+                .put("b", format!("k{key}"), format!("v{key}"))
+                .await
+                .unwrap();
         }
         client.delete("b", "k7").await.unwrap();
     });
@@ -81,7 +96,10 @@ fn everything_is_there_after_a_restart_of_all() {
 #[test]
 fn a_client_outlives_its_nodes_one_after_the_other() {
     let mut cluster = Cluster::start(3);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let client: Client = runtime.block_on(cluster.client());
     for away in 0..3 {
         cluster.stop_node(away);
@@ -89,7 +107,9 @@ fn a_client_outlives_its_nodes_one_after_the_other() {
         // its way.
         let key = format!("while-{away}-was-away");
         until("a put to find its way", || {
-            runtime.block_on(client.put("b", key.clone(), "x").into_future()).is_ok()
+            runtime
+                .block_on(client.put("b", key.clone(), "x").into_future())
+                .is_ok()
         });
         let read = runtime.block_on(client.get("b", key.clone()).into_future());
         assert!(read.unwrap().is_some());
@@ -124,8 +144,15 @@ fn requests_under_way_are_answered_when_a_node_is_stopped() {
     });
     let began = Instant::now();
     cluster.stop_node(0);
-    assert!(began.elapsed() < Duration::from_secs(7), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(7),
+        "{:?}",
+        began.elapsed()
+    );
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     let statuses = load.join().unwrap();
-    assert!(statuses.iter().all(|s| matches!(s, 204 | 503)), "{statuses:?}");
+    assert!(
+        statuses.iter().all(|s| matches!(s, 204 | 503)),
+        "{statuses:?}"
+    );
 }

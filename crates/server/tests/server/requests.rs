@@ -7,7 +7,13 @@ use crate::common::{Cluster, run};
 #[test]
 fn what_is_put_is_read_through_every_node() {
     let cluster = Cluster::start(3);
-    let put = cluster.http(0, "PUT", "b/keys/k", &[("Content-Type", "text/plain")], "milk");
+    let put = cluster.http(
+        0,
+        "PUT",
+        "b/keys/k",
+        &[("Content-Type", "text/plain")],
+        "milk",
+    );
     assert_eq!((put.status, put.context.is_some()), (204, true), "{put:?}");
     for at in 0..3 {
         let got = cluster.http(at, "GET", "b/keys/k", &[], "");
@@ -18,7 +24,10 @@ fn what_is_put_is_read_through_every_node() {
         let read = client.get("b", "k").r(Quorum::All).await.unwrap().unwrap();
         assert_eq!(read.siblings.len(), 1);
         assert_eq!(read.siblings[0].value.data, "milk");
-        assert_eq!(read.siblings[0].value.content_type.as_deref(), Some("text/plain"));
+        assert_eq!(
+            read.siblings[0].value.content_type.as_deref(),
+            Some("text/plain")
+        );
         client.delete("b", "k").context(read.context).await.unwrap();
         assert_eq!(client.get("b", "k").await.unwrap(), None);
     });
@@ -39,14 +48,22 @@ fn two_puts_without_context_are_siblings_until_one_has_read_both() {
         let mut values: Vec<_> = read.siblings.iter().map(|s| s.value.data.clone()).collect();
         values.sort();
         assert_eq!(values, ["one", "two"]);
-        let own = client.put("b", "k", "both").context(read.context).w(Quorum::All).await.unwrap();
+        let own = client
+            .put("b", "k", "both")
+            .context(read.context)
+            .w(Quorum::All)
+            .await
+            .unwrap();
         // The put's own context names just that write.
         client.put("b", "k", "later").context(own).await.unwrap();
     });
     let one = cluster.http(0, "GET", "b/keys/k", &[], "");
     assert_eq!((one.status, one.body.as_str()), (200, "later"));
     let headers = [("Quorate-Context", one.context.as_deref().unwrap())];
-    assert_eq!(cluster.http(1, "DELETE", "b/keys/k", &headers, "").status, 204);
+    assert_eq!(
+        cluster.http(1, "DELETE", "b/keys/k", &headers, "").status,
+        204
+    );
     assert_eq!(cluster.http(2, "GET", "b/keys/k", &[], "").status, 404);
 }
 
@@ -57,14 +74,21 @@ fn a_node_that_is_no_replica_passes_requests_on() {
         let client = cluster.client().await;
         // Every node has keys of which it is no replica among these.
         for key in 0..40 {
-            client.put("b", format!("k{key}"), format!("v{key}")).await.unwrap();
+            client
+                .put("b", format!("k{key}"), format!("v{key}"))
+                .await
+                .unwrap();
         }
     });
     for at in 0..5 {
         for key in 0..40 {
             let path = format!("b/keys/k{key}");
             let got = cluster.http(at, "GET", &path, &[], "");
-            assert_eq!((got.status, got.body), (200, format!("v{key}")), "k{key} through node {at}");
+            assert_eq!(
+                (got.status, got.body),
+                (200, format!("v{key}")),
+                "k{key} through node {at}"
+            );
         }
         let path = format!("b/keys/through-{at}");
         assert_eq!(cluster.http(at, "PUT", &path, &[], "x").status, 204);
@@ -78,14 +102,32 @@ fn large_and_empty_values_come_back_whole() {
     run(async {
         let client = cluster.client().await;
         client.put("b", "empty", "").await.unwrap();
-        client.put("b", "large", large.clone()).w(Quorum::All).await.unwrap();
-        let read = client.get("b", "large").r(Quorum::All).await.unwrap().unwrap();
-        assert!(read.siblings[0].value.data == large, "the value was changed");
+        client
+            .put("b", "large", large.clone())
+            .w(Quorum::All)
+            .await
+            .unwrap();
+        let read = client
+            .get("b", "large")
+            .r(Quorum::All)
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(
+            read.siblings[0].value.data == large,
+            "the value was changed"
+        );
         let read = client.get("b", "empty").await.unwrap().unwrap();
         assert!(read.siblings[0].value.data.is_empty());
 
-        let error = client.put("b", "over", vec![0; (8 << 20) + 1]).await.unwrap_err();
-        assert!(!error.may_have_happened() && error.to_string().contains("limit"), "{error}");
+        let error = client
+            .put("b", "over", vec![0; (8 << 20) + 1])
+            .await
+            .unwrap_err();
+        assert!(
+            !error.may_have_happened() && error.to_string().contains("limit"),
+            "{error}"
+        );
     });
 }
 
@@ -93,12 +135,23 @@ fn large_and_empty_values_come_back_whole() {
 fn what_cannot_be_is_refused_with_the_reason() {
     let cluster = Cluster::start(3);
     assert_eq!(cluster.http(0, "PUT", "b/keys/k?w=4", &[], "x").status, 422);
-    assert_eq!(cluster.http(0, "PUT", "b/keys/k?w=many", &[], "x").status, 400);
+    assert_eq!(
+        cluster.http(0, "PUT", "b/keys/k?w=many", &[], "x").status,
+        400
+    );
     run(async {
         let client: Client = cluster.client().await;
-        let error = client.put("b", "k", "x").w(Quorum::Count(4)).await.unwrap_err();
+        let error = client
+            .put("b", "k", "x")
+            .w(Quorum::Count(4))
+            .await
+            .unwrap_err();
         assert!(!error.may_have_happened(), "{error}");
-        let error = client.put("b", "k", "x").context(bytes::Bytes::from("?")).await.unwrap_err();
+        let error = client
+            .put("b", "k", "x")
+            .context(bytes::Bytes::from("?"))
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains("context"), "{error}");
         assert_eq!(client.get("b", "k").await.unwrap(), None);
     });

@@ -8,7 +8,9 @@ use quorate_server::{RunningNode, StartError};
 use crate::common::{Cluster, edit, load, made, run};
 
 fn refusal(file: &std::path::Path) -> String {
-    RunningNode::start(load(file)).err().expect("it must not start").to_string()
+    RunningNode::start(load(file))
+        .expect_err("it must not start")
+        .to_string()
 }
 
 #[test]
@@ -18,20 +20,29 @@ fn a_directory_in_use_is_refused() {
     let words = refusal(&report.nodes[0].config);
     assert!(words.contains("is in use by process"), "{words}");
     node.stop().unwrap();
-    RunningNode::start(load(&report.nodes[0].config)).unwrap().stop().unwrap();
+    RunningNode::start(load(&report.nodes[0].config))
+        .unwrap()
+        .stop()
+        .unwrap();
 }
 
 #[test]
 fn the_data_of_another_node_or_cluster_is_refused() {
     let (_one, ours) = made(2);
     let (_two, theirs) = made(1);
-    RunningNode::start(load(&ours.nodes[0].config)).unwrap().stop().unwrap();
+    RunningNode::start(load(&ours.nodes[0].config))
+        .unwrap()
+        .stop()
+        .unwrap();
 
     let mut config = load(&ours.nodes[1].config);
     config.data_dir = ours.nodes[0].data_dir.clone();
     let error = RunningNode::start(config).unwrap_err();
     assert!(matches!(error, StartError::NotThisNode { .. }), "{error}");
-    assert!(error.to_string().contains("it holds the data of node-1"), "{error}");
+    assert!(
+        error.to_string().contains("it holds the data of node-1"),
+        "{error}"
+    );
 
     let mut config = load(&theirs.nodes[0].config);
     config.data_dir = ours.nodes[0].data_dir.clone();
@@ -40,7 +51,10 @@ fn the_data_of_another_node_or_cluster_is_refused() {
     assert!(error.to_string().contains(&theirs.cluster), "{error}");
 
     // And the owner still finds it in order.
-    RunningNode::start(load(&ours.nodes[0].config)).unwrap().stop().unwrap();
+    RunningNode::start(load(&ours.nodes[0].config))
+        .unwrap()
+        .stop()
+        .unwrap();
 }
 
 #[test]
@@ -63,13 +77,22 @@ fn a_port_in_use_is_named() {
     let (_dir, report) = made(1);
     let taken = TcpListener::bind(&report.nodes[0].http).unwrap();
     let words = refusal(&report.nodes[0].config);
-    assert!(words.contains(&format!("TCP {} is in use", report.nodes[0].http)), "{words}");
+    assert!(
+        words.contains(&format!("TCP {} is in use", report.nodes[0].http)),
+        "{words}"
+    );
     drop(taken);
     let taken = std::net::UdpSocket::bind(&report.nodes[0].quic).unwrap();
     let words = refusal(&report.nodes[0].config);
-    assert!(words.contains(&format!("UDP {} is in use", report.nodes[0].quic)), "{words}");
+    assert!(
+        words.contains(&format!("UDP {} is in use", report.nodes[0].quic)),
+        "{words}"
+    );
     drop(taken);
-    RunningNode::start(load(&report.nodes[0].config)).unwrap().stop().unwrap();
+    RunningNode::start(load(&report.nodes[0].config))
+        .unwrap()
+        .stop()
+        .unwrap();
 }
 
 #[test]
@@ -79,7 +102,10 @@ fn a_client_of_another_cluster_is_turned_away_and_harms_nobody() {
     run(async {
         let ours = cluster.client_config();
         let theirs = ClientConfig::load(&other.client).unwrap();
-        let stranger = ClientConfig { endpoints: ours.endpoints.clone(), ..theirs };
+        let stranger = ClientConfig {
+            endpoints: ours.endpoints.clone(),
+            ..theirs
+        };
         let error = Client::connect(stranger).await.unwrap_err();
         assert!(!error.may_have_happened());
         assert!(error.to_string().contains("another CA"), "{error}");
