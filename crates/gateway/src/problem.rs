@@ -201,6 +201,9 @@ impl From<Refusal> for Problem {
             Refusal::TooManySiblings { count, limit } => problem(Kind::TooManySiblings)
                 .with("count", count)
                 .with("limit", limit),
+            Refusal::SiblingsTooLarge { size, limit } => problem(Kind::TooManySiblings)
+                .with("size", size)
+                .with("limit", limit),
             Refusal::Unavailable { needed, answered } => problem(Kind::Unavailable)
                 .with("needed", needed)
                 .with("answered", answered),

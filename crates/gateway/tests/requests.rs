@@ -573,6 +573,12 @@ async fn every_refusal_has_its_status() {
             "too-many-siblings",
             json!({"count": 65, "limit": 64}),
         ),
+        (
+            Refusal::SiblingsTooLarge { size: 9, limit: 8 },
+            409,
+            "too-many-siblings",
+            json!({"size": 9, "limit": 8}),
+        ),
         (Refusal::NotAllowed(why()), 403, "not-allowed", json!({})),
         (
             Refusal::Unavailable {

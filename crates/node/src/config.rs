@@ -5,7 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_causal::ContextKey;
 use quorate_protocol::{
-    META_BYTES_MAX, Quorum, SIBLINGS_MAX, TIMEOUT_DEFAULT, TIMEOUT_MAX, VALUE_BYTES_MAX,
+    META_BYTES_MAX, Quorum, SIBLINGS_BYTES_FACTOR, SIBLINGS_MAX, TIMEOUT_DEFAULT, TIMEOUT_MAX,
+    VALUE_BYTES_MAX,
 };
 use quorate_ring::NodeId;
 
@@ -63,6 +64,8 @@ pub struct Limits {
     pub meta_bytes_max: usize,
     /// The most siblings a put may leave. Merges never drop any, so a key may come to have more.
     pub siblings_max: usize,
+    /// The most bytes that all siblings may have when a put adds one: records travel whole. Merges never drop any.
+    pub siblings_bytes_max: usize,
     /// The most requests this node coordinates or forwards at one time; more are refused, so that those
     /// accepted still finish in time.
     pub requests_max: usize,
@@ -81,6 +84,7 @@ impl Default for Limits {
             value_bytes_max: VALUE_BYTES_MAX,
             meta_bytes_max: META_BYTES_MAX,
             siblings_max: SIBLINGS_MAX,
+            siblings_bytes_max: SIBLINGS_BYTES_FACTOR * VALUE_BYTES_MAX,
             requests_max: 16 * 1024,
             timeout: TIMEOUT_DEFAULT,
             timeout_max: TIMEOUT_MAX,

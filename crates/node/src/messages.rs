@@ -2,7 +2,7 @@
 
 use quorate_causal::{Digest, Record};
 use quorate_protocol::{
-    Answer, Header, Merge, Message, Refusal, ReplicaReply, ReplicaRequest, RequestId,
+    Answer, Header, Merge, Message, Read, Refusal, ReplicaReply, ReplicaRequest, RequestId,
 };
 use quorate_ring::NodeId;
 use quorate_storage::Storage;
@@ -31,6 +31,17 @@ impl<S: Storage> Node<S> {
                     let refused = ReplicaReply::Refused(Refusal::WrongLayout {
                         version: self.layout_version,
                     });
+                    out.push(Output::Send(from, Message::Reply(id, refused)));
+                    return;
+                }
+                // Of equal layouts, so whoever asks is broken; and what were stored here nobody would ever find.
+                let (ReplicaRequest::Merge(Merge { vnode, .. })
+                | ReplicaRequest::Read(Read { vnode, .. })) = &request;
+                if !self.placement.is_seat(*vnode, self.config.me) {
+                    let refused = ReplicaReply::Refused(Refusal::Malformed(format!(
+                        "this node is no replica of partition {} for that replica set",
+                        vnode.partition.0
+                    )));
                     out.push(Output::Send(from, Message::Reply(id, refused)));
                     return;
                 }
@@ -149,8 +160,7 @@ impl<S: Storage> Node<S> {
         };
         if let Some(peer) = self.peers.get_mut(&from) {
             // Of a record asked for after its digest this is the time of both; that errs on the side of whoever agrees.
-            let took = now.since(conversation.began).as_micros() as u64;
-            peer.latency_us = peer.latency_us - peer.latency_us / 8 + took / 8;
+            peer.answered_after(now.since(conversation.began));
         }
         match &mut conversation.kind {
             Kind::Write(write) => {

@@ -25,6 +25,7 @@ use crate::replica::{Replica, Write, Written};
 use crate::target::Target;
 use crate::time::Time;
 use crate::write::WriteConversation;
+
 /// Who gets the answer of a conversation.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum ReplyTo {
@@ -97,6 +98,13 @@ pub(crate) struct Peer {
     pub(crate) up: bool,
     /// A moving average of the time it takes to answer, in microseconds. Weighs the newest answer with an eighth.
     pub(crate) latency_us: u64,
+}
+
+impl Peer {
+    /// Notes the time it took to answer, or has been taking.
+    pub(crate) fn answered_after(&mut self, took: Duration) {
+        self.latency_us = self.latency_us - self.latency_us / 8 + took.as_micros() as u64 / 8;
+    }
 }
 
 impl<S: Storage> Node<S> {

@@ -55,6 +55,12 @@ impl Placement {
         }
     }
 
+    /// Whether a node holds this vnode's partition. Whatever was asked: a vnode that nobody has is nobody's.
+    pub(crate) fn is_seat(&self, vnode: VnodeId, node: NodeId) -> bool {
+        let seats = self.seats.get(usize::from(vnode.partition.0));
+        vnode.set == self.set && seats.is_some_and(|s| s.iter().any(|s| s.node == node))
+    }
+
     pub(crate) fn region(&self) -> u16 {
         self.region
     }

@@ -24,7 +24,8 @@ enum Heard {
 pub(crate) enum Purpose {
     /// It is the answer.
     Answer,
-    /// A delete without a context removes what the read showed (rule R17).
+    /// A delete without a context removes what the read showed (rule R17). It asks for no digests: it must also learn
+    /// which removals its replicas know of, as it acknowledges those too.
     Delete(WriteTerms),
 }
 
@@ -60,9 +61,11 @@ impl ReadConversation {
     pub(crate) fn new(
         target: Target,
         needed: Requirement,
-        candidates: Vec<NodeId>,
+        mut candidates: Vec<NodeId>,
         purpose: Purpose,
     ) -> Self {
+        // A local quorum asks nobody in another region, and waits for nobody there.
+        candidates.retain(|node| needed.counts(*node));
         ReadConversation {
             target,
             purpose,
@@ -126,7 +129,8 @@ impl ReadConversation {
             let first = self.asked.is_empty();
             let in_doubt =
                 self.heard.values().any(|h| matches!(h, Heard::Lost)) || self.disagreement();
-            asks.push(self.ask(node, !first && !in_doubt));
+            let digest_will_do = matches!(self.purpose, Purpose::Answer);
+            asks.push(self.ask(node, digest_will_do && !first && !in_doubt));
         }
         asks
     }

@@ -21,12 +21,16 @@ pub(crate) struct Write {
     pub(crate) key: Bytes,
     /// What its client had read.
     pub(crate) context: Context,
+    /// Dots that some replica knows to be removed, and that are to be removed on all: what the read of a delete without
+    /// a context learned.
+    pub(crate) evidence: DotSet,
     /// The payload of a put; none for a delete, which only removes.
     pub(crate) payload: Option<Bytes>,
     /// Whether its acknowledgement must wait for a sync.
     pub(crate) durable: bool,
-    /// How many siblings it may leave.
+    /// How many siblings it may leave, and of how many bytes together.
     pub(crate) siblings_max: usize,
+    pub(crate) siblings_bytes_max: usize,
 }
 
 /// What a write did.
@@ -144,20 +148,8 @@ impl<S: Storage, W> Replica<S, W> {
     /// Mints a dot for a put, or removes what a delete's client had read, and joins the result like any other record.
     pub(crate) fn write(&mut self, write: Write) -> Result<(Due, Written), Refusal> {
         let (record, vnode) = self.load(write.vnode, write.bucket, &write.key)?;
-        if write.payload.is_some() {
-            let removed = write.context.spans();
-            let kept = record
-                .live()
-                .iter()
-                .filter(|s| !removed.iter().any(|r| r.dot == s.span.dot))
-                .count();
-            // A put that makes things no worse is let through: it may be the one that resolves.
-            if kept + 1 > write.siblings_max && kept + 1 > record.live().len() {
-                return Err(Refusal::TooManySiblings {
-                    count: kept as u32 + 1,
-                    limit: write.siblings_max as u32,
-                });
-            }
+        if let Some(payload) = &write.payload {
+            room_for_one_more(&record, &write, payload)?;
         }
         let put = write.payload.map(|payload| {
             let at = keys::record(vnode, write.bucket, &write.key);
@@ -167,7 +159,8 @@ impl<S: Storage, W> Replica<S, W> {
                 payload,
             }
         });
-        let delta = Record::of_write(&write.context, put);
+        let mut delta = Record::of_write(&write.context, put);
+        delta.merge(&Record::from_parts(Vec::new(), write.evidence));
         let (due, record) =
             self.apply(write.vnode, write.bucket, &write.key, &delta, write.durable)?;
         Ok((
@@ -279,6 +272,35 @@ impl<S: Storage, W> Replica<S, W> {
             record,
         ))
     }
+}
+
+/// Whether a put leaves no more siblings than it may. One that makes things no worse is let through: it may be the
+/// one that resolves.
+fn room_for_one_more(record: &Record, write: &Write, payload: &Bytes) -> Result<(), Refusal> {
+    let removed = write.context.spans();
+    let kept = record
+        .live()
+        .iter()
+        .filter(|s| !removed.iter().any(|r| r.dot == s.span.dot));
+    let (mut count, mut size) = (1, payload.len());
+    for sibling in kept {
+        count += 1;
+        size += sibling.payload.len();
+    }
+    if count > write.siblings_max && count > record.live().len() {
+        return Err(Refusal::TooManySiblings {
+            count: count as u32,
+            limit: write.siblings_max as u32,
+        });
+    }
+    let before: usize = record.live().iter().map(|s| s.payload.len()).sum();
+    if count > 1 && size > write.siblings_bytes_max && size > before {
+        return Err(Refusal::SiblingsTooLarge {
+            size: size as u64,
+            limit: write.siblings_bytes_max as u64,
+        });
+    }
+    Ok(())
 }
 
 /// The first of a queue that ascends, if its ticket is no later than `ticket`.

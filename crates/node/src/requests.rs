@@ -1,7 +1,7 @@
 //! What clients of this node ask: accepted, refused, forwarded, or run as one of the replicas.
 
 use bytes::Bytes;
-use quorate_causal::Context;
+use quorate_causal::{Context, DotSet};
 use quorate_protocol::{
     Answer, Delete, Description, Get, Header, Message, Put, Refusal, Request, RequestId,
     encode_value,
@@ -182,8 +182,9 @@ impl<S: Storage> Node<S> {
                 let terms = terms(&options).write()?;
                 let context = accept::context(&self.config, &target, context.as_deref())?;
                 let payload = Some(encode_value(&value));
+                let evidence = DotSet::new();
                 self.write(
-                    now, reply_to, deadline, target, seats, terms, context, payload,
+                    now, reply_to, deadline, target, seats, terms, context, evidence, payload,
                 )
             }
             Request::Delete(Delete {
@@ -192,8 +193,10 @@ impl<S: Storage> Node<S> {
                 let write = terms(&options).write()?;
                 if context.is_some() {
                     let context = accept::context(&self.config, &target, context.as_deref())?;
-                    return self
-                        .write(now, reply_to, deadline, target, seats, write, context, None);
+                    let evidence = DotSet::new();
+                    return self.write(
+                        now, reply_to, deadline, target, seats, write, context, evidence, None,
+                    );
                 }
                 let needed = terms(&options).read()?;
                 // What could not be removed need not be read.
@@ -248,6 +251,7 @@ impl<S: Storage> Node<S> {
         seats: &[Seat],
         terms: WriteTerms,
         context: Context,
+        evidence: DotSet,
         payload: Option<Bytes>,
     ) -> Result<(), Refusal> {
         self.in_reach(&terms.taken, seats)?;
@@ -257,8 +261,10 @@ impl<S: Storage> Node<S> {
             bucket: target.id,
             key: target.key_bytes(),
             context,
+            evidence,
             durable: terms.durable,
             siblings_max: self.config.limits.siblings_max,
+            siblings_bytes_max: self.config.limits.siblings_bytes_max,
             payload,
         };
         let conversation = WriteConversation::new(target, terms, write.payload.is_some());

@@ -109,9 +109,11 @@ impl<S: Storage> Node<S> {
                 let shown = self.show(&read.target, &outcome.record);
                 answer(conversation.reply_to, shown, out);
             }
-            Purpose::Delete(_) if outcome.record.live().is_empty() => {
+            Purpose::Delete(_) if outcome.record.is_empty() => {
                 answer(conversation.reply_to, Answer::Deleted, out);
             }
+            // Also where nothing is live: a removal that a replica knows of may be on that one alone, and not yet on its
+            // disk, while another replica still has the value. What is acknowledged as deleted is removed on `w`.
             Purpose::Delete(terms) => {
                 let seats = self
                     .placement
@@ -119,6 +121,7 @@ impl<S: Storage> Node<S> {
                     .to_vec();
                 let context = outcome.record.context();
                 let (reply_to, deadline) = (conversation.reply_to, conversation.deadline);
+                let evidence = outcome.record.evidence().clone();
                 let begun = self.write(
                     now,
                     reply_to,
@@ -127,6 +130,7 @@ impl<S: Storage> Node<S> {
                     &seats,
                     terms,
                     context,
+                    evidence,
                     None,
                 );
                 if let Err(refusal) = begun {
@@ -209,14 +213,17 @@ impl<S: Storage> Node<S> {
         let done = match (write.verdict(), &write.written) {
             (Verdict::Impossible, _) => write.unmet(false),
             (Verdict::Met, Some((own, record))) => {
-                if write.terms.return_body {
-                    self.show(&write.target, record)
-                } else if write.is_put {
-                    Answer::Stored {
+                let shown = write
+                    .terms
+                    .return_body
+                    .then(|| self.show(&write.target, record));
+                match shown {
+                    // It is stored, so "refused" would be a lie, and a forwarder would put it once more elsewhere.
+                    Some(Answer::Refused(_)) | None if write.is_put => Answer::Stored {
                         context: self.seal(&write.target, own),
-                    }
-                } else {
-                    Answer::Deleted
+                    },
+                    Some(Answer::Refused(_)) | None => Answer::Deleted,
+                    Some(shown) => shown,
                 }
             }
             _ => return,
@@ -229,6 +236,10 @@ impl<S: Storage> Node<S> {
         let conversation = self.conversations.remove(&id)?;
         self.timers
             .remove(&(conversation.deadline, id, Timer::Deadline));
+        if let Kind::Read(_) = conversation.kind {
+            let patience = conversation.began.after(self.config.limits.read_patience);
+            self.timers.remove(&(patience, id, Timer::Patience));
+        }
         Some(conversation)
     }
 
@@ -264,6 +275,14 @@ impl<S: Storage> Node<S> {
                     self.finish(id, unmet, out);
                 }
                 (Timer::Patience, Kind::Read(read)) => {
+                    // Whoever is slower than the others never gets to answer in time: unless it is noted here, it stays the
+                    // quickest by its old answers, and every read asks it first and waits.
+                    let took = now.since(conversation.began);
+                    for (node, peer) in &mut self.peers {
+                        if read.awaits(*node) {
+                            peer.answered_after(took);
+                        }
+                    }
                     let asks = read.widen();
                     if !asks.is_empty() {
                         out.push(Output::Event(Event::ReadWidened));

@@ -137,6 +137,12 @@ impl Requirement {
         verdict
     }
 
+    /// Whether an answer of this node can help to meet it.
+    #[must_use]
+    pub(crate) fn counts(&self, node: NodeId) -> bool {
+        self.groups.iter().any(|g| g.members.contains(&node))
+    }
+
     /// The most nodes any of its groups needs, for messages to people.
     #[must_use]
     pub(crate) fn needed(&self) -> u32 {

@@ -15,6 +15,6 @@ pub use message::{
 };
 pub use request::{
     Answer, BUCKET_BYTES_MAX, Delete, Description, Get, KEY_BYTES_MAX, META_BYTES_MAX, Options,
-    Put, QUORUM_COUNT_MAX, Quorum, Refusal, Request, SIBLINGS_MAX, Shown, TIMEOUT_DEFAULT,
-    TIMEOUT_MAX, Unmet, VALUE_BYTES_MAX, Value,
+    Put, QUORUM_COUNT_MAX, Quorum, Refusal, Request, SIBLINGS_BYTES_FACTOR, SIBLINGS_MAX, Shown,
+    TIMEOUT_DEFAULT, TIMEOUT_MAX, Unmet, VALUE_BYTES_MAX, Value,
 };

@@ -15,6 +15,9 @@ pub const KEY_BYTES_MAX: usize = 1024;
 pub const VALUE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// The most siblings a put may leave unless configured otherwise.
 pub const SIBLINGS_MAX: usize = 64;
+/// The most bytes that the siblings of one key may have together when a put adds one, as a multiple of the largest
+/// value. Whole records travel between replicas, and a frame must hold the largest.
+pub const SIBLINGS_BYTES_FACTOR: usize = 4;
 /// The most bytes of content type and metadata together that one value carries.
 pub const META_BYTES_MAX: usize = 16 * 1024;
 /// The time a request has unless it says otherwise.
@@ -296,6 +299,13 @@ pub enum Refusal {
         /// How many there may be.
         limit: u32,
     },
+    /// The siblings that would stand are larger together than allowed.
+    SiblingsTooLarge {
+        /// What they would be, in bytes.
+        size: u64,
+        /// What they may be, in bytes.
+        limit: u64,
+    },
     /// Too few replicas are in reach; nothing was sent to any.
     Unavailable {
         /// How many were needed.
@@ -349,6 +359,11 @@ impl fmt::Display for Refusal {
                 f,
                 "the key would have {count} siblings, and the limit is {limit}: read it and put with the context of \
                  that answer"
+            ),
+            Refusal::SiblingsTooLarge { size, limit } => write!(
+                f,
+                "the key's siblings would have {size} bytes together, and the limit is {limit}: read it and put with the \
+                 context of that answer"
             ),
             Refusal::Unavailable { needed, answered } => write!(
                 f,

@@ -81,6 +81,7 @@ fn variant(message: &Message) -> String {
         Refusal::WrongLayout { .. } => 9,
         Refusal::Corrupt(_) => 10,
         Refusal::NotAllowed(_) => 11,
+        Refusal::SiblingsTooLarge { .. } => 12,
     };
     match message {
         Message::Request(_, _, Request::Put(_)) => "request 0".to_owned(),
@@ -109,7 +110,7 @@ fn every_variant_has_a_specimen() {
         .iter()
         .map(|(_, m)| variant(m))
         .collect();
-    let refusals = 12;
+    let refusals = 13;
     assert_eq!(covered.len(), 4 + 6 + 2 + 3 + 2 * refusals, "{covered:?}");
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_causal::ContextKey;
 use quorate_node::{Config, Limits, Node};
+use quorate_protocol::SIBLINGS_BYTES_FACTOR;
 use quorate_ring::NodeSpec;
 use quorate_storage::rocks::{self, OpenError, Rocks, RocksOptions};
 use quorate_storage::{CommitEvent, Storage, StorageError};
@@ -321,6 +322,7 @@ fn core_config(checked: &Checked) -> Config {
         limits: Limits {
             value_bytes_max: config.value_bytes_max,
             siblings_max: config.siblings_max,
+            siblings_bytes_max: SIBLINGS_BYTES_FACTOR * config.value_bytes_max,
             requests_max: config.requests_max,
             ..Limits::default()
         },
@@ -328,13 +330,12 @@ fn core_config(checked: &Checked) -> Config {
     }
 }
 
-/// Frames hold several siblings of the largest value: a key whose values are larger together can still be written, but
-/// not read before some are removed.
+/// Frames hold whole records: what one put may leave, from each of a few coordinators that could not hear each other.
 fn tuning(config: &NodeConfig) -> Tuning {
     let default = Tuning::default();
     let max_frame = default
         .max_frame
-        .max(4 * config.value_bytes_max + (1 << 20));
+        .max(4 * SIBLINGS_BYTES_FACTOR * config.value_bytes_max);
     Tuning {
         max_frame,
         max_queued: default.max_queued.max(2 * max_frame),

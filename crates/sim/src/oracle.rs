@@ -13,6 +13,7 @@
 //! - A get whose quorum overlaps that of an acknowledged put (`r + w > n`) that ended before the get began shows the
 //!   put's value, or something that superseded it, through however many steps, each of which began before the get
 //!   ended. This is *regular*, not atomic: two gets may still disagree about a put that is under way.
+//! - Nor does such a get show what an acknowledged put or delete had removed before the get began.
 //!
 //! Dots do not appear here: `world` checks as nodes speak that no dot ever names two values.
 
@@ -112,20 +113,25 @@ impl<'a> Judge<'a> {
                     self.key
                 ));
             }
-            for op in self.superseders.get(value).into_iter().flatten() {
-                // Without a context only what its read quorum must have seen is sure to be removed.
-                let sure = op.seen.is_some()
-                    || (put.acknowledged()
-                        && put.end < op.start
-                        && put.quorum.0 + op.quorum.1 > self.n);
-                if sure && op.acknowledged() {
-                    found.push(format!(
-                        "key {}: value {value} is there at rest, though operation {} removed it",
-                        self.key, op.id
-                    ));
-                }
+            for op in self.removers(put) {
+                found.push(format!(
+                    "key {}: value {value} is there at rest, though operation {} removed it",
+                    self.key, op.id
+                ));
             }
         }
+    }
+
+    /// The acknowledged writes that are sure to have removed what a put wrote.
+    fn removers(&self, put: &'a Operation) -> impl Iterator<Item = &'a Operation> {
+        let n = self.n;
+        let all = self.superseders.get(&put.id).into_iter().flatten();
+        all.copied().filter(move |op| {
+            // Without a context only what its read quorum must have seen is sure to be removed.
+            let must_have_seen =
+                put.acknowledged() && put.end < op.start && put.quorum.0 + op.quorum.1 > n;
+            op.acknowledged() && (op.seen.is_some() || must_have_seen)
+        })
     }
 
     fn strict_gets_are_regular(&self, found: &mut Vec<String>) {
@@ -144,6 +150,15 @@ impl<'a> Judge<'a> {
                         "key {}: get {} showed value {value}, which was not written",
                         self.key, get.id
                     ));
+                }
+                for op in known.into_iter().flat_map(|put| self.removers(put)) {
+                    let overlaps = op.quorum.0 + get.quorum.1 > self.n;
+                    if overlaps && op.end < get.start {
+                        found.push(format!(
+                            "key {}: strict get {} (r={}) showed value {value}: operation {} (w={}) had removed it before",
+                            self.key, get.id, get.quorum.1, op.id, op.quorum.0
+                        ));
+                    }
                 }
             }
             for put in self.puts.values() {
@@ -266,6 +281,21 @@ mod tests {
         assert_eq!(found(&history(&[0], 2), &[0]), Vec::<String>::new());
         assert!(found(&history(&[], 2), &[0])[0].contains("strict get 1"));
         assert_eq!(found(&history(&[], 1), &[0]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_strict_get_must_not_show_what_was_removed_before() {
+        let history = |r| {
+            let mut get = op(2, Kind::Get(vec![0]), None, (4, 5));
+            get.quorum.1 = r;
+            [
+                op(0, Kind::Put, None, (0, 1)),
+                op(1, Kind::Delete, Some(&[0]), (2, 3)),
+                get,
+            ]
+        };
+        assert!(found(&history(2), &[])[0].contains("had removed it before"));
+        assert_eq!(found(&history(1), &[]), Vec::<String>::new());
     }
 
     #[test]

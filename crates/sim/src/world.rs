@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_causal::{ContextKey, Dot, DotSet, Record};
+use quorate_causal::{Context, ContextKey, Dot, DotSet, Record};
 use quorate_node::{BucketDefaults, Caller, Config, Event, Input, Limits, Node, Output, Time};
 use quorate_protocol::{
-    Answer, Get, Header, Message, Options, Quorum, ReplicaReply, ReplicaRequest, Request,
+    Answer, BucketId, Get, Header, Message, Options, Quorum, ReplicaReply, ReplicaRequest, Request,
+    decode_value,
 };
 use quorate_ring::{ClusterId, Layout, LayoutSpec, NodeId, NodeSpec};
 use quorate_storage::memory::{MemoryDisk, MemoryStorage};
@@ -28,6 +29,8 @@ const LOOK_US: u64 = 50_000;
 const CLIENT_SLACK_US: u64 = 500_000;
 /// How long the healed cluster has for each step of coming to rest. Everything in flight has arrived or expired by then.
 const SETTLE_US: u64 = 6_000_000;
+/// The secret of the cluster's contexts.
+const SECRET: [u8; 32] = [7; 32];
 /// What no seed reaches: a run that goes on for so long hangs.
 const STEPS_MAX: u64 = 5_000_000;
 
@@ -453,13 +456,7 @@ impl World {
         if self.profile.mutant == Some(Mutant::ReuseCounter) {
             seed = self.slots[i].seed;
         }
-        let config = Config {
-            me: NodeId(i as u64),
-            secret: ContextKey::new(&[7; 32]),
-            defaults: BucketDefaults::default(),
-            limits: Limits::default(),
-            layout_json: Bytes::new(),
-        };
+        let config = self.config(i);
         let storage = self.slots[i].disk.open();
         let node = Node::new(config, self.layout.clone(), storage, seed).expect("a sound node");
         let slot = &mut self.slots[i];
@@ -470,6 +467,16 @@ impl World {
         slot.woken_at = None;
         self.network.forget(i);
         self.note(b"start", i, 0);
+    }
+
+    fn config(&self, i: usize) -> Config {
+        Config {
+            me: NodeId(i as u64),
+            secret: ContextKey::new(&SECRET),
+            defaults: BucketDefaults::default(),
+            limits: Limits::default(),
+            layout_json: Bytes::new(),
+        }
     }
 
     /// Stops a node at once. With `power` gone, what is not synced is lost but for a prefix of it.
@@ -534,8 +541,9 @@ impl World {
                     return;
                 }
                 let client = (caller % self.clients.len() as u64) as usize;
-                let answer = self.mutate_answer(client, answer);
                 let id = caller / self.clients.len() as u64;
+                self.check_copies(client, id, &answer);
+                let answer = self.mutate_answer(client, answer);
                 let delay = self.delay();
                 self.plan(delay, Happening::Told(client, id, Some(answer)));
             }
@@ -691,6 +699,77 @@ impl World {
                 self.violations
                     .push(format!("dot {dot} names two writes: it was minted twice"));
             }
+        }
+    }
+
+    /// An acknowledged write is on the disks of as many replicas as its client asked for, now and not a moment later: its
+    /// value, or the removal of it, and the removal of what its client had seen. A copy that is counted too early is
+    /// mostly there a moment later, so that what clients see would tell only if the power went in between.
+    fn check_copies(&mut self, client: usize, id: u64, answer: &Answer) {
+        let Some(op) = self.clients[client].busy.as_ref().filter(|op| op.id == id) else {
+            return;
+        };
+        let own = match (&op.kind, answer) {
+            (Kind::Put, Answer::Stored { context }) => {
+                let bucket = BucketId::new(BUCKET, 0).0;
+                match ContextKey::new(&SECRET).open(bucket, op.key.as_bytes(), context) {
+                    Ok(context) => context,
+                    Err(error) => {
+                        self.violations
+                            .push(format!("put {id} was answered with a context: {error}"));
+                        return;
+                    }
+                }
+            }
+            // What else the key holds may have fewer copies.
+            (Kind::Put, Answer::Found { .. } | Answer::Absent) => Context::default(),
+            (Kind::Delete, Answer::Deleted) => Context::default(),
+            _ => return,
+        };
+        // Under "os" a copy need not be on disk.
+        if self.faults.os_durability {
+            return;
+        }
+        let (key, w, seen) = (op.key.clone(), op.quorum.0, op.seen.clone());
+        let mut removed: Vec<Dot> = Vec::new();
+        for (dot, (at, payload)) in &self.dots {
+            let value = decode_value(payload).ok().map(|v| v.data);
+            let value = value.and_then(|v| std::str::from_utf8(&v).ok()?.parse::<u64>().ok());
+            let was_seen = seen
+                .as_ref()
+                .zip(value)
+                .is_some_and(|(s, v)| s.contains(&v));
+            if was_seen && at == key.as_bytes() {
+                removed.push(*dot);
+            }
+        }
+        let holds = |record: &Record| {
+            let written = own.spans().iter().map(|s| s.dot).all(|dot| {
+                let live = record.live().iter().any(|s| s.span.dot == dot);
+                live || record.evidence().contains(dot)
+            });
+            written && removed.iter().all(|dot| record.evidence().contains(*dot))
+        };
+        let copies = self
+            .seats_of(&key)
+            .into_iter()
+            .filter(|seat| self.on_disk(*seat, &key).is_some_and(|r| holds(&r)))
+            .count();
+        if copies < w {
+            self.violations.push(format!(
+                "key {key}: operation {id} (w={w}) was acknowledged with {copies} copies on disk"
+            ));
+        }
+    }
+
+    /// What would be left of a key on a node's disk, should the power go now.
+    fn on_disk(&self, i: usize, key: &str) -> Option<Record> {
+        let storage = self.slots[i].disk.copy().open();
+        let layout = self.layout.clone();
+        let node = Node::new(self.config(i), layout, storage, [0; 32]).expect("a sound node");
+        match node.stored(BUCKET, key) {
+            Some(bytes) => Record::decode(&bytes).ok(),
+            None => Some(Record::new()),
         }
     }
 

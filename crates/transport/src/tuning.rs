@@ -30,11 +30,12 @@ pub struct Tuning {
     /// millisecond of CPU in signatures and some tens of KiB, so this bounds what strangers can make us spend.
     /// More are turned away at once with "busy"; from half of it on, callers must first prove their address.
     pub max_handshakes: usize,
-    /// The largest frame taken from a peer, in bytes. Default 9 MiB: an 8 MiB value and what surrounds it.
+    /// The largest frame taken from a peer, in bytes. Default 128 MiB: records travel whole, a put adds a sibling up to
+    /// 32 MiB of them, and a few coordinators may each have done so while they could not hear each other.
     /// Announced to the peer, whose `send` refuses anything larger. At most `u32::MAX`.
     pub max_frame: usize,
     /// How many bytes may wait for one connection before `send` says [`Backlogged`](crate::SendError::Backlogged).
-    /// Default 64 MiB: seven of the largest frames, so that a peer that reads at all is not cut off, while a
+    /// Default 256 MiB: two of the largest frames, so that a peer that reads at all is not cut off, while a
     /// peer that reads nothing costs bounded memory.
     pub max_queued: usize,
     /// Bytes of large frames that one connection may hold complete or half received before they are handed to
@@ -62,8 +63,8 @@ impl Default for Tuning {
             max_idle: Duration::from_millis(800),
             handshake_timeout: Duration::from_secs(3),
             max_handshakes: 64,
-            max_frame: 9 * MIB,
-            max_queued: 64 * MIB,
+            max_frame: 128 * MIB,
+            max_queued: 256 * MIB,
             max_unread: 64 * MIB,
             stream_window: 16 * MIB,
             connection_window: 64 * MIB,

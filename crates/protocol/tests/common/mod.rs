@@ -134,6 +134,7 @@ fn refusal() -> BoxedStrategy<Refusal> {
         any::<(u64, u64)>().prop_map(|(size, limit)| Refusal::TooLarge { size, limit }),
         text().prop_map(Refusal::Impossible),
         any::<(u32, u32)>().prop_map(|(count, limit)| Refusal::TooManySiblings { count, limit }),
+        any::<(u64, u64)>().prop_map(|(size, limit)| Refusal::SiblingsTooLarge { size, limit }),
         any::<(u32, u32)>()
             .prop_map(|(needed, answered)| Refusal::Unavailable { needed, answered }),
         Just(Refusal::Overloaded),
@@ -323,6 +324,13 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
             Refusal::TooManySiblings {
                 count: 65,
                 limit: 64,
+            },
+        ),
+        (
+            "siblings-too-large",
+            Refusal::SiblingsTooLarge {
+                size: u64::MAX,
+                limit: 32 << 20,
             },
         ),
         (

@@ -1,0 +1,9 @@
+//! Nodes talking to each other over a wire that the tests hold in their hands.
+//!
+//! `golden` has whole conversations as text, to be read; `scenarios` what must come out of situations that have a name;
+//! `interleavings` what must hold whatever happens in whatever order.
+
+mod cluster;
+mod golden;
+mod interleavings;
+mod scenarios;
