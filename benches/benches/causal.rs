@@ -4,32 +4,46 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use quorate_causal::{Actor, Context, ContextKey, Dot, Record};
+use quorate_causal::{Actor, Context, ContextKey, Dot, Record, Sibling, Span};
 
 /// The value of the design's figures.
 const VALUE_BYTES: usize = 1024;
+
+/// A write of the actor's `counter`-th dot, when its last one on the same key was `after`.
+fn written(context: &Context, actor: u128, after: u64, counter: u64) -> Record {
+    let dot = Dot {
+        actor: Actor(actor),
+        counter,
+    };
+    let payload = Bytes::from(vec![b'x'; VALUE_BYTES]);
+    Record::of_write(
+        context,
+        Some(Sibling {
+            span: Span { dot, after },
+            payload,
+        }),
+    )
+}
 
 /// A key after a life of ordinary puts by three coordinators, each with the context of what was there, and at the end
 /// `siblings` concurrent ones.
 fn record(siblings: u64) -> Record {
     let mut record = Record::new();
-    let mut counter = 0;
-    let mut put = |record: &mut Record, context: &Context, actor: u64| {
-        counter += 7;
-        let dot = Dot {
-            actor: Actor(actor.into()),
-            counter,
-        };
-        let written = record.write(context, Some((dot, Bytes::from(vec![b'x'; VALUE_BYTES]))));
-        record.merge(&written);
+    let mut last = [0; 3];
+    let mut put = |record: &mut Record, context: &Context, turn: u64| {
+        let actor = (turn % 3) as usize;
+        // Between two puts of a key its vnode serves others.
+        let counter = last[actor] + 7;
+        record.merge(&written(context, actor as u128, last[actor], counter));
+        last[actor] = counter;
     };
     for turn in 0..30 {
         let read = record.context();
-        put(&mut record, &read, turn % 3);
+        put(&mut record, &read, turn);
     }
     let read = record.context();
     for sibling in 0..siblings {
-        put(&mut record, &read, sibling % 3);
+        put(&mut record, &read, sibling);
     }
     record
 }
@@ -37,16 +51,7 @@ fn record(siblings: u64) -> Record {
 fn records(c: &mut Criterion) {
     for siblings in [1, 8] {
         let held = record(siblings);
-        let written = held.write(
-            &held.context(),
-            Some((
-                Dot {
-                    actor: Actor(9),
-                    counter: 1_000_000,
-                },
-                Bytes::from(vec![b'y'; VALUE_BYTES]),
-            )),
-        );
+        let written = written(&held.context(), 9, 0, 1_000_000);
         let encoded = held.encode();
         let mut group = c.benchmark_group(format!("record/{siblings}-siblings"));
         group.bench_function("merge", |b| {

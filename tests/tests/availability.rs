@@ -72,7 +72,7 @@ fn nobody_waits_long_for_a_node_that_is_silent() {
     let mut slowest = Duration::ZERO;
     let mut ask = |cluster: &Cluster, round: &str, number: u16| {
         let url = cluster.url(
-            if number % 2 == 0 { 1 } else { 3 },
+            [1, 3][usize::from(number % 2)],
             "b",
             &format!("{round}-{number}"),
         );

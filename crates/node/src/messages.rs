@@ -160,7 +160,13 @@ impl<S: Storage> Node<S> {
         };
         if let Some(peer) = self.peers.get_mut(&from) {
             // Of a record asked for after its digest this is the time of both; that errs on the side of whoever agrees.
-            peer.answered_after(now.since(conversation.began));
+            let asked_at = match &conversation.kind {
+                Kind::Read(read) => read.asked_at(from),
+                Kind::Write(_) | Kind::Forward(_) => Some(conversation.began),
+            };
+            if let Some(at) = asked_at {
+                peer.answered_after(now.since(at));
+            }
         }
         match &mut conversation.kind {
             Kind::Write(write) => {

@@ -8,6 +8,7 @@ use quorate_ring::NodeId;
 
 use crate::tally::{Requirement, Verdict};
 use crate::target::Target;
+use crate::time::Time;
 use crate::write::WriteTerms;
 
 /// What a replica has said.
@@ -17,6 +18,15 @@ enum Heard {
     Record(Record),
     /// It refused, or was lost.
     Lost,
+}
+
+/// A replica that was asked.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    /// For the whole record, at the last.
+    whole: bool,
+    /// When, at the first.
+    at: Time,
 }
 
 /// What becomes of the record once read.
@@ -37,8 +47,7 @@ pub(crate) struct ReadConversation {
     needed: Requirement,
     /// Replicas not asked yet, the best to ask first.
     candidates: Vec<NodeId>,
-    /// Whom it asked, and whether for the whole record.
-    asked: BTreeMap<NodeId, bool>,
+    asked: BTreeMap<NodeId, Asked>,
     heard: BTreeMap<NodeId, Heard>,
 }
 
@@ -94,19 +103,21 @@ impl ReadConversation {
     /// cannot be asked for what it stands for.
     pub(crate) fn lost(&mut self, node: NodeId) {
         let entry = self.heard.entry(node).or_insert(Heard::Lost);
-        if matches!(entry, Heard::Digest(_)) && self.asked.get(&node) == Some(&true) {
+        let whole = self.asked.get(&node).is_some_and(|a| a.whole);
+        if matches!(entry, Heard::Digest(_)) && whole {
             *entry = Heard::Lost;
         }
     }
 
     /// Asks for no digests any more, and asks everybody: some of those asked are slow.
-    pub(crate) fn widen(&mut self) -> Vec<Ask> {
+    pub(crate) fn widen(&mut self, now: Time) -> Vec<Ask> {
         let rest = std::mem::take(&mut self.candidates);
-        rest.into_iter().map(|node| self.ask(node, false)).collect()
+        let asks = rest.into_iter().map(|node| self.ask(now, node, false));
+        asks.collect()
     }
 
     /// Whom to ask now. Call after every change, before [`ReadConversation::verdict`].
-    pub(crate) fn next(&mut self) -> Vec<Ask> {
+    pub(crate) fn next(&mut self, now: Time) -> Vec<Ask> {
         let mut asks = Vec::new();
         if !self.agreed() && self.disagreement() {
             // Where digests differ, *every* replica that sent just a digest is asked for its record, also those whose
@@ -115,12 +126,13 @@ impl ReadConversation {
                 .heard
                 .iter()
                 .filter(|(node, heard)| {
-                    matches!(heard, Heard::Digest(_)) && self.asked.get(node) == Some(&false)
+                    matches!(heard, Heard::Digest(_))
+                        && self.asked.get(node).is_some_and(|a| !a.whole)
                 })
                 .map(|(node, _)| *node)
                 .collect();
             for node in digests {
-                asks.push(self.ask(node, false));
+                asks.push(self.ask(now, node, false));
             }
         }
         // Enough must be on their way, or have answered, for the requirement to be met.
@@ -130,13 +142,15 @@ impl ReadConversation {
             let in_doubt =
                 self.heard.values().any(|h| matches!(h, Heard::Lost)) || self.disagreement();
             let digest_will_do = matches!(self.purpose, Purpose::Answer);
-            asks.push(self.ask(node, digest_will_do && !first && !in_doubt));
+            asks.push(self.ask(now, node, digest_will_do && !first && !in_doubt));
         }
         asks
     }
 
-    fn ask(&mut self, node: NodeId, digest_only: bool) -> Ask {
-        self.asked.insert(node, !digest_only);
+    fn ask(&mut self, now: Time, node: NodeId, digest_only: bool) -> Ask {
+        let whole = !digest_only;
+        let asked = self.asked.entry(node).or_insert(Asked { whole, at: now });
+        asked.whole = whole;
         Ask { node, digest_only }
     }
 
@@ -178,7 +192,7 @@ impl ReadConversation {
         let outstanding_record = self
             .asked
             .iter()
-            .any(|(node, whole)| *whole && !self.heard.contains_key(node));
+            .any(|(node, asked)| asked.whole && !self.heard.contains_key(node));
         let has_record = self.heard.values().any(|h| matches!(h, Heard::Record(_)));
         self.digests().len() > 1 || (!has_record && !outstanding_record && !self.heard.is_empty())
     }
@@ -198,8 +212,13 @@ impl ReadConversation {
     pub(crate) fn awaits(&self, node: NodeId) -> bool {
         matches!(
             (self.asked.get(&node), self.heard.get(&node)),
-            (Some(_), None) | (Some(true), Some(Heard::Digest(_)))
+            (Some(_), None) | (Some(Asked { whole: true, .. }), Some(Heard::Digest(_)))
         )
+    }
+
+    /// When `node` was asked first, if it was.
+    pub(crate) fn asked_at(&self, node: NodeId) -> Option<Time> {
+        self.asked.get(&node).map(|a| a.at)
     }
 
     /// What the replicas know together. To be called once the verdict is `Met`.

@@ -23,7 +23,7 @@ impl<S: Storage> Node<S> {
             let Some((deadline, read)) = self.reading(id) else {
                 return;
             };
-            let asks = read.next();
+            let asks = read.next(now);
             if asks.is_empty() {
                 break;
             }
@@ -277,13 +277,12 @@ impl<S: Storage> Node<S> {
                 (Timer::Patience, Kind::Read(read)) => {
                     // Whoever is slower than the others never gets to answer in time: unless it is noted here, it stays the
                     // quickest by its old answers, and every read asks it first and waits.
-                    let took = now.since(conversation.began);
                     for (node, peer) in &mut self.peers {
-                        if read.awaits(*node) {
-                            peer.answered_after(took);
+                        if let Some(at) = read.asked_at(*node).filter(|_| read.awaits(*node)) {
+                            peer.answered_after(now.since(at));
                         }
                     }
-                    let asks = read.widen();
+                    let asks = read.widen(now);
                     if !asks.is_empty() {
                         out.push(Output::Event(Event::ReadWidened));
                     }

@@ -32,6 +32,9 @@ pub(crate) struct Workload {
     bodies: f64,
     /// Chance that an operation asks for a quorum of its own.
     odd_quorums: f64,
+    /// Whether the others write to one replica and read all, and not a majority each: as strict, and replicas differ
+    /// more, for longer, so that reads have more to put together.
+    lopsided: bool,
 }
 
 impl Workload {
@@ -49,6 +52,7 @@ impl Workload {
             stale_contexts: [0.0, 0.3][rng.random_range(0..2)],
             bodies: [0.0, 0.2][rng.random_range(0..2)],
             odd_quorums: [0.0, 0.3][rng.random_range(0..2)],
+            lopsided: rng.random_bool(0.3),
         }
     }
 
@@ -97,6 +101,8 @@ impl Client {
         let majority = n / 2 + 1;
         let quorum = if rng.random_bool(workload.odd_quorums) {
             (rng.random_range(1..=n), rng.random_range(1..=n))
+        } else if workload.lopsided {
+            (1, n)
         } else {
             (majority, majority)
         };

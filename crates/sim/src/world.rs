@@ -238,6 +238,17 @@ impl World {
             }
             self.compare_replicas(&key);
         }
+        for (i, slot) in self.slots.iter().enumerate() {
+            let Some(node) = &slot.node else {
+                continue;
+            };
+            let (left, timer) = (node.in_flight(), node.wake_at());
+            if left > 0 || timer.is_some() {
+                self.violations.push(format!(
+                    "node {i} is at rest with {left} requests under way and a timer at {timer:?}"
+                ));
+            }
+        }
         shown
     }
 
@@ -730,7 +741,21 @@ impl World {
         if self.faults.os_durability {
             return;
         }
-        let (key, w, seen) = (op.key.clone(), op.quorum.0, op.seen.clone());
+        let (key, w) = (op.key.clone(), op.quorum.0);
+        let seen = match (&op.kind, &op.seen) {
+            // A delete without a context read first: what that must have found is removed, or was already.
+            (Kind::Delete, None) => {
+                let puts = self.history.iter().filter(|put| {
+                    let must_be_found = put.quorum.0 + op.quorum.1 > self.n;
+                    put.kind == Kind::Put
+                        && put.acknowledged()
+                        && put.end < op.start
+                        && must_be_found
+                });
+                Some(puts.map(|put| put.id).collect())
+            }
+            (_, seen) => seen.clone(),
+        };
         let mut removed: Vec<Dot> = Vec::new();
         for (dot, (at, payload)) in &self.dots {
             let value = decode_value(payload).ok().map(|v| v.data);

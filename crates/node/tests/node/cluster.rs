@@ -44,6 +44,8 @@ pub(crate) struct Cluster {
     defaults: BucketDefaults,
     limits: Limits,
     lives: Vec<u8>,
+    /// Which disks have failed and said so.
+    failed: Vec<bool>,
     names: Names,
 }
 
@@ -94,7 +96,11 @@ impl Cluster {
             defaults,
             limits,
             lives: vec![0; regions.len()],
-            names: Names::default(),
+            failed: vec![false; regions.len()],
+            names: Names {
+                actors: BTreeMap::from([(foreign(1).actor, "x".to_owned())]),
+                ..Names::default()
+            },
         };
         for i in 0..regions.len() {
             let node = cluster.open(i);
@@ -247,6 +253,7 @@ impl Cluster {
             }
             CommitEvent::Poisoned(reason) => {
                 self.note(format!("n{at}'s disk: {reason}"));
+                self.failed[at] = true;
                 self.input(at, Input::Poisoned(reason));
             }
         }
@@ -259,10 +266,13 @@ impl Cluster {
                 self.deliver_nth(0);
                 continue;
             }
-            let behind = |d: &MemoryDisk| d.pending().progress.synced < d.pending().last;
-            match (0..self.nodes.len()).find(|i| behind(&self.disks[*i])) {
-                Some(at) if self.nodes[at].ready().is_ok() => self.sync(at),
-                _ => return,
+            let behind = |i: &usize| {
+                let pending = self.disks[*i].pending();
+                !self.failed[*i] && pending.progress.synced < pending.last
+            };
+            match (0..self.nodes.len()).find(behind) {
+                Some(at) => self.sync(at),
+                None => return,
             }
         }
     }
@@ -282,6 +292,7 @@ impl Cluster {
     pub(crate) fn restart(&mut self, at: usize, keep: usize) {
         self.note(format!("n{at} loses power, and starts again"));
         self.disks[at].crash(keep);
+        self.failed[at] = false;
         self.nodes[at] = self.open(at);
     }
 
