@@ -60,8 +60,9 @@ impl<S: Storage> Node<S> {
     ) {
         match request {
             ReplicaRequest::Read(read) => {
-                let reply = self.replica.read(&read);
-                tell(waiter, reply, &mut self.local, out);
+                if let Some((waiter, reply)) = self.replica.show(&read, waiter) {
+                    tell(waiter, reply, &mut self.local, out);
+                }
             }
             ReplicaRequest::Merge(merge) => match self.replica.merge(&merge) {
                 Ok(due) => {

@@ -156,9 +156,8 @@ impl<S: Storage> Node<S> {
             Input::Message(from, message) => self.on_message(now, from, message, out),
             Input::Progress(progress) => {
                 let local = &mut self.local;
-                self.replica.advance(progress, |waiter, synced| {
-                    tell(waiter, ReplicaReply::Merged { synced }, local, out);
-                });
+                self.replica
+                    .advance(progress, |waiter, reply| tell(waiter, reply, local, out));
             }
             Input::Poisoned(reason) => {
                 for waiter in self.replica.poison(reason.clone()) {
@@ -265,7 +264,7 @@ impl<S: Storage> Node<S> {
 }
 
 pub(crate) fn remaining_ms(now: Time, deadline: Time) -> u32 {
-    // Rounded up, as 0 would stand for the default.
+    // Never 0, which would stand for the default.
     let left: Duration = deadline.since(now);
     u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1)
 }

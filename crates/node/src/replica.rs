@@ -62,6 +62,11 @@ pub(crate) struct Replica<S, W> {
     /// Who waits for which commit; each in ascending order of tickets.
     for_written: VecDeque<(Ticket, W)>,
     for_synced: VecDeque<(Ticket, W)>,
+    /// Records whose last commit is not written yet, and that commit; `commits` has the same in order of tickets.
+    unwritten: BTreeMap<Bytes, Ticket>,
+    commits: VecDeque<(Ticket, Bytes)>,
+    /// Reads of such records, with what they found.
+    reads: BTreeMap<Ticket, Vec<(W, ReplicaReply)>>,
     /// Why the disk can no longer be trusted. Once set, it acknowledges nothing any more.
     poisoned: Option<String>,
 }
@@ -79,6 +84,9 @@ impl<S: Storage, W> Replica<S, W> {
             },
             for_written: VecDeque::new(),
             for_synced: VecDeque::new(),
+            unwritten: BTreeMap::new(),
+            commits: VecDeque::new(),
+            reads: BTreeMap::new(),
             poisoned: None,
         }
     }
@@ -99,7 +107,27 @@ impl<S: Storage, W> Replica<S, W> {
         }
     }
 
-    /// Answers a read at once.
+    /// Answers a read, at once where what it shows is as durable as an acknowledgement would be. Else the answer comes out
+    /// of [`Replica::advance`]: a client that has seen a value may remove what it replaced, and a crash must not take
+    /// the value and bring that back.
+    pub(crate) fn show(&mut self, read: &Read, waiter: W) -> Option<(W, ReplicaReply)> {
+        let reply = self.read(read);
+        let at = keys::record(read.vnode, read.bucket, &read.key);
+        let Some(ticket) = self.unwritten.get(at.as_slice()) else {
+            return Some((waiter, reply));
+        };
+        if let Some(reason) = &self.poisoned {
+            // It never will be.
+            return Some((
+                waiter,
+                ReplicaReply::Refused(Refusal::Poisoned(reason.clone())),
+            ));
+        }
+        self.reads.entry(*ticket).or_default().push((waiter, reply));
+        None
+    }
+
+    /// What this replica has, on disk or on its way there.
     pub(crate) fn read(&self, read: &Read) -> ReplicaReply {
         let at = keys::record(read.vnode, read.bucket, &read.key);
         let stored = match self.storage.get(Family::Records, &at) {
@@ -190,18 +218,32 @@ impl<S: Storage, W> Replica<S, W> {
         }
     }
 
-    /// Takes note of how far the disk has come; calls `tell` with each waiter that is served, and whether it is synced.
-    pub(crate) fn advance(&mut self, progress: Progress, mut tell: impl FnMut(W, bool)) {
+    /// Takes note of how far the disk has come; calls `tell` with each waiter that is served, and its answer.
+    pub(crate) fn advance(&mut self, progress: Progress, mut tell: impl FnMut(W, ReplicaReply)) {
         if self.poisoned.is_some() {
             return;
         }
         self.storage.advance(progress);
         self.progress = progress;
         while let Some((ticket, waiter)) = pop_up_to(&mut self.for_written, progress.written) {
-            tell(waiter, ticket <= progress.synced);
+            let synced = ticket <= progress.synced;
+            tell(waiter, ReplicaReply::Merged { synced });
         }
         while let Some((_, waiter)) = pop_up_to(&mut self.for_synced, progress.synced) {
-            tell(waiter, true);
+            tell(waiter, ReplicaReply::Merged { synced: true });
+        }
+        while let Some((ticket, at)) = pop_up_to(&mut self.commits, progress.written) {
+            if self.unwritten.get(&at) == Some(&ticket) {
+                self.unwritten.remove(&at);
+            }
+        }
+        while let Some(reads) = self.reads.first_entry() {
+            if *reads.key() > progress.written {
+                break;
+            }
+            for (waiter, reply) in reads.remove() {
+                tell(waiter, reply);
+            }
         }
     }
 
@@ -210,7 +252,9 @@ impl<S: Storage, W> Replica<S, W> {
         self.poisoned.get_or_insert(reason);
         let written = self.for_written.drain(..);
         let synced = self.for_synced.drain(..);
-        written.chain(synced).map(|(_, waiter)| waiter).collect()
+        let waiters = written.chain(synced).map(|(_, waiter)| waiter);
+        let reads = std::mem::take(&mut self.reads).into_values().flatten();
+        waiters.chain(reads.map(|(waiter, _)| waiter)).collect()
     }
 
     /// The record of a key, and its vnode loaded.
@@ -250,19 +294,20 @@ impl<S: Storage, W> Replica<S, W> {
         };
         let change = record.merge(incoming);
         let mut batch = Batch::new();
+        let at = Bytes::from(keys::record(id, bucket, key));
         if !change.is_none() {
-            batch.put(
-                Family::Records,
-                keys::record(id, bucket, key),
-                record.encode(),
-            );
-            let vnode = self.vnodes.get_mut(&id).expect("it was just loaded");
-            vnode.saw(incoming, &change, &mut batch);
+            batch.put(Family::Records, at.clone(), record.encode());
         }
+        let vnode = self.vnodes.get_mut(&id).expect("it was just loaded");
+        vnode.saw(incoming, &change, &mut batch);
         // A record that was there already may have come a moment ago and not be on disk yet, so that even then
         // the answer waits for whatever was committed last; and a sync has to be asked for.
         if !batch.is_empty() || (durable && self.progress.synced < self.last) {
             self.last = self.storage.commit(batch, level);
+            if !change.is_none() {
+                self.unwritten.insert(at.clone(), self.last);
+                self.commits.push_back((self.last, at));
+            }
         }
         Ok((
             Due {

@@ -210,9 +210,11 @@ impl<S: Storage> Node<S> {
         else {
             return;
         };
+        // What is shown must be as durable here as what is acknowledged.
+        let to_show = write.terms.return_body && !write.has_taken(self.config.me);
         let done = match (write.verdict(), &write.written) {
             (Verdict::Impossible, _) => write.unmet(false),
-            (Verdict::Met, Some((own, record))) => {
+            (Verdict::Met, Some((own, record))) if !to_show => {
                 let shown = write
                     .terms
                     .return_body

@@ -99,8 +99,10 @@ impl Vnode {
                 touched.push(dot.actor);
             }
         };
-        for dot in &change.added {
-            note(&mut self.clock, *dot);
+        // Also a value that comes too late and is known to be removed: its dot is exact here, and in evidence perhaps
+        // hidden in a run.
+        for sibling in incoming.live() {
+            note(&mut self.clock, sibling.span.dot);
         }
         // Of a run of evidence just the last counter is sure to be a dot of this key: those before it may belong to
         // other keys that have not reached this replica yet, and a clock that claimed them would refuse them.

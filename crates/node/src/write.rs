@@ -75,12 +75,24 @@ impl WriteConversation {
         }
     }
 
-    /// The answer when too few took it: never "failed", since those that did will keep it.
+    /// Whether `node` has it as durable as asked.
+    pub(crate) fn has_taken(&self, node: NodeId) -> bool {
+        matches!(self.heard.get(&node), Some(Some(_)))
+    }
+
+    /// The answer when too few took it: never "failed", since those that did will keep it. Where it was synced too
+    /// seldom, and else taken often enough, the numbers speak of syncs.
     pub(crate) fn unmet(&self, timed_out: bool) -> Answer {
-        let answered = self.heard.values().filter(|h| h.is_some()).count();
+        let taken = self.heard.values().filter(|h| h.is_some()).count() as u32;
+        let synced = self.heard.values().filter(|h| **h == Some(true)).count() as u32;
+        let (needed, answered) = if taken >= self.terms.taken.needed() && self.terms.durable {
+            (self.terms.synced.needed(), synced)
+        } else {
+            (self.terms.taken.needed(), taken)
+        };
         Answer::Unmet(Unmet {
-            needed: self.terms.taken.needed().max(self.terms.synced.needed()),
-            answered: answered as u32,
+            needed,
+            answered,
             timed_out,
             may_have_written: true,
         })

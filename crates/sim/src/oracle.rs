@@ -13,6 +13,8 @@
 //! - A get whose quorum overlaps that of an acknowledged put (`r + w > n`) that ended before the get began shows the
 //!   put's value, or something that superseded it, through however many steps, each of which began before the get
 //!   ended. This is *regular*, not atomic: two gets may still disagree about a put that is under way.
+//! - What any get has shown is never lost, whatever its put's outcome: it is live or superseded at rest, and what its
+//!   writer had seen stays removed. For its reader may have removed it, and must not find what it had replaced.
 //! - Nor does such a get show what an acknowledged put or delete had removed before the get began.
 //!
 //! Dots do not appear here: `world` checks as nodes speak that no dot ever names two values.
@@ -47,6 +49,8 @@ struct Judge<'a> {
     puts: BTreeMap<u64, &'a Operation>,
     /// For each value, the writes that may have removed it.
     superseders: BTreeMap<u64, Vec<&'a Operation>>,
+    /// Every value that some get showed.
+    shown: BTreeSet<u64>,
 }
 
 impl<'a> Judge<'a> {
@@ -78,20 +82,35 @@ impl<'a> Judge<'a> {
                 None => {}
             }
         }
+        let shown = operations
+            .iter()
+            .filter_map(|op| match &op.kind {
+                Kind::Get(shown) => Some(shown),
+                _ => None,
+            })
+            .flatten()
+            .copied()
+            .collect();
         Judge {
             key,
             n,
             operations,
             puts,
             superseders,
+            shown,
         }
     }
 
     fn acknowledged_puts_survive(&self, at_rest: &[u64], found: &mut Vec<String>) {
-        for put in self.puts.values().filter(|put| put.acknowledged()) {
+        for put in self.puts.values() {
+            let known = match (put.acknowledged(), self.shown.contains(&put.id)) {
+                (true, _) => "acknowledged",
+                (_, true) => "shown",
+                _ => continue,
+            };
             if !self.accounted_for(put.id, at_rest, u64::MAX) {
                 found.push(format!(
-                    "key {}: put {} was acknowledged and is lost: at rest there is {at_rest:?}, and nothing superseded it",
+                    "key {}: put {} was {known} and is lost: at rest there is {at_rest:?}, and nothing superseded it",
                     self.key, put.id
                 ));
             }
@@ -113,7 +132,9 @@ impl<'a> Judge<'a> {
                     self.key
                 ));
             }
-            for op in self.removers(put) {
+            let superseders = self.superseders.get(value).into_iter().flatten();
+            let shown = superseders.filter(|op| self.shown.contains(&op.id) && op.seen.is_some());
+            for op in self.removers(put).chain(shown.copied()) {
                 found.push(format!(
                     "key {}: value {value} is there at rest, though operation {} removed it",
                     self.key, op.id
@@ -259,6 +280,20 @@ mod tests {
         assert_eq!(found(&history, &[0]), Vec::<String>::new());
         assert!(found(&history, &[])[0].contains("put 0 was acknowledged and is lost"));
         assert!(found(&history, &[0, 1])[0].contains("beside"));
+    }
+
+    #[test]
+    fn what_a_get_has_shown_must_not_be_lost() {
+        let history = |shown: &[u64]| {
+            [
+                op(0, Kind::Put, None, (0, 1)),
+                unknown(op(1, Kind::Put, Some(&[0]), (2, 3))),
+                op(2, Kind::Get(shown.to_vec()), None, (4, 5)),
+                op(3, Kind::Delete, Some(&[1]), (6, 7)),
+            ]
+        };
+        assert_eq!(found(&history(&[1]), &[]), Vec::<String>::new());
+        assert!(found(&history(&[1]), &[0])[0].contains("operation 1 removed it"));
     }
 
     #[test]

@@ -232,10 +232,10 @@ pub async fn raw_peer(
     let dial = async {
         let connection = raw.connect(address, "any.quorate").unwrap().await.unwrap();
         let (mut send, mut recv) = connection.open_bi().await.unwrap();
-        send.write_all(b"QRTE\x00\x90\x00\x00").await.unwrap();
+        send.write_all(b"QRTE\x08\x00\x00\x00").await.unwrap();
         let mut preamble = [0; 8];
         recv.read_exact(&mut preamble).await.unwrap();
-        assert_eq!(preamble, *b"QRTE\x00\x90\x00\x00");
+        assert_eq!(preamble, *b"QRTE\x08\x00\x00\x00");
         (connection, send, recv)
     };
     let ((connection, send, recv), accepted) = tokio::join!(dial, pair.acceptor.accept());
