@@ -26,7 +26,7 @@ fn closed_with(error: ConnectionError) -> (u64, String) {
 #[test]
 fn a_bad_length_on_the_shared_stream_closes_that_connection_only() {
     run(async {
-        let max = 9 * 1024 * 1024u32;
+        let max = Tuning::default().max_frame as u32;
         let mut pair = pair(calm());
         let (mut near, mut far) = pair.connect().await;
         for (bytes, violation) in [
@@ -74,7 +74,7 @@ fn a_bad_length_on_the_shared_stream_closes_that_connection_only() {
 #[test]
 fn a_bad_large_frame_closes_that_connection_only() {
     run(async {
-        let max = 9 * 1024 * 1024u32;
+        let max = Tuning::default().max_frame as u32;
         let mut pair = pair(calm());
         let (mut near, mut far) = pair.connect().await;
         for (bytes, violation) in [
