@@ -6,6 +6,8 @@
 readonly rust_minor_min=88
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
+# Without it bash forgets `set -e` inside $(...), and a build that failed would go on as one that succeeded.
+shopt -s inherit_errexit
 
 # A heading, a remark, and the end: what happens goes to standard error, results to standard output.
 say() { printf '\n==> %s\n' "$*" >&2; }
@@ -24,22 +26,30 @@ need_rust() {
         PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
     fi
     command -v cargo >/dev/null 2>&1 || die "Rust is not installed (no cargo on the PATH)." \
-        "Install it with: curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh"
+        "Install it as https://www.rust-lang.org/tools/install says, and run this again."
     local version minor
     version=$(rustc --version) || die "cargo is there, but rustc does not run." "Try: rustup default stable"
     minor=$(sed -n 's/^rustc 1\.\([0-9]*\).*/\1/p' <<<"$version")
     if [ -z "$minor" ] || [ "$minor" -lt "$rust_minor_min" ]; then
-        die "Rust 1.$rust_minor_min or newer is needed; this is $version." "Update it with: rustup update stable"
+        die "Rust 1.$rust_minor_min or newer is needed; this is $version." \
+            "Update it with: rustup update stable (or install rustup, as https://www.rust-lang.org/tools/install says)"
     fi
 }
 
-# Whether bindgen will find libclang.
+# Whether bindgen will find libclang and the compiler's own headers. libclang-cpp.so, which other tools bring, is not
+# it, and libclang.so alone finds no stddef.h.
 has_libclang() {
-    local found
-    for found in "${LIBCLANG_PATH:-/nonexistent}"/libclang*.so* /usr/lib/llvm-*/lib/libclang*.so* \
-        /usr/lib/*-linux-gnu/libclang*.so* /usr/lib/libclang*.so* /usr/lib64/libclang*.so* \
-        /usr/local/lib/libclang*.so*; do
-        [ -e "$found" ] && return 0
+    [ -z "${LIBCLANG_PATH:-}" ] || return 0
+    local found dir lib=false
+    for dir in /usr/lib/llvm-*/lib /usr/lib/*-linux-gnu /usr/lib /usr/lib64 /usr/local/lib; do
+        for found in "$dir"/libclang.so* "$dir"/libclang-[0-9]*.so*; do
+            [ ! -e "$found" ] || lib=true
+        done
+    done
+    $lib || return 1
+    for found in /usr/lib/llvm-*/lib/clang/*/include/stddef.h /usr/lib/clang/*/include/stddef.h \
+        /usr/lib64/clang/*/include/stddef.h /usr/local/lib/clang/*/include/stddef.h; do
+        [ ! -e "$found" ] || return 0
     done
     return 1
 }
@@ -53,29 +63,35 @@ need_packages() {
     has_libclang || missing+=(libclang-dev)
     [ ${#missing[@]} -gt 0 ] || return 0
 
+    local as_root=() may_install=true
     if ! command -v apt-get >/dev/null 2>&1; then
-        if [ "${missing[*]}" = ccache ]; then
-            note "ccache is not installed: RocksDB is compiled anew for every clone and profile."
-            return 0
+        may_install=false
+    elif [ "$(id -u)" -ne 0 ]; then
+        as_root=(sudo)
+        if ! command -v sudo >/dev/null 2>&1 || { [ ! -t 0 ] && ! sudo -n true 2>/dev/null; }; then
+            may_install=false
         fi
+    fi
+    if ! $may_install && [ "${missing[*]}" = ccache ]; then
+        note "ccache is not installed: RocksDB is compiled anew for every clone and profile."
+        return 0
+    fi
+    if ! command -v apt-get >/dev/null 2>&1; then
         die "the build needs a C++ compiler, libclang and, to be quick the next time, ccache; missing: ${missing[*]}" \
             "Install them with this system's package manager and run this again."
     fi
-    local as_root=()
-    if [ "$(id -u)" -ne 0 ]; then
-        if ! command -v sudo >/dev/null 2>&1 || { [ ! -t 0 ] && ! sudo -n true 2>/dev/null; }; then
-            die "the build needs packages that are missing, and installing them needs root. Type:" \
-                "apt-get update && apt-get install -y ${missing[*]}"
-        fi
-        as_root=(sudo)
+    if ! $may_install; then
+        die "the build needs packages that are missing, and installing them needs root. Type:" \
+            "apt-get update && apt-get install -y ${missing[*]}"
     fi
     say "Installing ${missing[*]}"
     local log
     log=$(mktemp)
     if ! { "${as_root[@]}" apt-get update &&
         "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-            apt-get install -y --no-install-recommends "${missing[@]}"; } </dev/null >"$log" 2>&1; then
-        cat "$log" >&2
+            apt-get -o DPkg::Lock::Timeout=600 install -y --no-install-recommends "${missing[@]}"; } </dev/null 2>&1 |
+        tee "$log" | sed -u -n 's/^\(Get:[^ ]*\|Setting up\) .*/    &/p' | cut -c 1-100 >&2; then
+        tail -n 30 "$log" >&2
         rm -f "$log"
         die "apt-get failed; its words are above."
     fi
@@ -90,12 +106,12 @@ target_dir() {
 # Builds the binary as it is meant to be run, and prints its path.
 build_release() {
     local target
-    target=$(target_dir)
+    target=$(target_dir) || return 1
     if [ ! -x "$target/release/quorate" ]; then
-        note "The first build on a machine compiles RocksDB: about 25 minutes of CPU time, shared by the cores"
+        note "The first build on a machine compiles RocksDB: 25 to 40 minutes of CPU time, shared by the cores"
         note "($(nproc) here). After that, ccache has it for every clone and profile."
     fi
-    cargo build --release --locked -p quorate-cli >&2
+    cargo build --release --locked -p quorate-cli >&2 || return 1
     printf '%s\n' "$target/release/quorate"
 }
 

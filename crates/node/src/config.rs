@@ -69,6 +69,9 @@ pub struct Limits {
     /// The most requests this node coordinates or forwards at one time; more are refused, so that those
     /// accepted still finish in time.
     pub requests_max: usize,
+    /// The most bytes of values that the puts under way may hold together: with values of several megabytes, memory runs
+    /// out long before `requests_max` is reached.
+    pub requests_bytes_max: usize,
     /// The time a request has that does not say.
     pub timeout: Duration,
     /// The most time a request may ask for.
@@ -86,6 +89,7 @@ impl Default for Limits {
             siblings_max: SIBLINGS_MAX,
             siblings_bytes_max: SIBLINGS_BYTES_FACTOR * VALUE_BYTES_MAX,
             requests_max: 16 * 1024,
+            requests_bytes_max: 512 * 1024 * 1024,
             timeout: TIMEOUT_DEFAULT,
             timeout_max: TIMEOUT_MAX,
             read_patience: Duration::from_millis(100),

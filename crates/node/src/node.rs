@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_causal::DotSet;
 use quorate_protocol::{
-    Answer, BucketId, Message, Read, Refusal, ReplicaReply, ReplicaRequest, RequestId,
+    Answer, BucketId, Message, Read, Refusal, ReplicaReply, ReplicaRequest, Request, RequestId,
 };
 use quorate_ring::{Layout, NodeId, ReplicaSet};
 use quorate_storage::{Storage, StorageError};
@@ -46,6 +46,20 @@ pub(crate) enum Kind {
     Write(WriteConversation),
     Read(ReadConversation),
     Forward(ForwardConversation),
+}
+
+impl Kind {
+    /// The bytes of values it holds. The same from beginning to end.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Kind::Write(write) => write.bytes,
+            Kind::Forward(forward) => match &forward.request {
+                Request::Put(put) => put.value.data.len(),
+                _ => 0,
+            },
+            Kind::Read(_) => 0,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -85,6 +99,8 @@ pub struct Node<S> {
     pub(crate) replica: Replica<S, Waiter>,
     pub(crate) peers: BTreeMap<NodeId, Peer>,
     pub(crate) conversations: BTreeMap<RequestId, Conversation>,
+    /// The bytes of values that these hold.
+    pub(crate) bytes_in_flight: usize,
     /// One table for all timers.
     pub(crate) timers: BTreeSet<(Time, RequestId, Timer)>,
     pub(crate) local: VecDeque<Local>,
@@ -138,6 +154,7 @@ impl<S: Storage> Node<S> {
                 .collect(),
             replica: Replica::new(storage, ChaCha12Rng::from_seed(replica_seed)),
             conversations: BTreeMap::new(),
+            bytes_in_flight: 0,
             timers: BTreeSet::new(),
             local: VecDeque::new(),
             next_id,

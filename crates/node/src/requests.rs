@@ -68,7 +68,10 @@ impl<S: Storage> Node<S> {
             accept::value(&put.value, &self.config.limits)?;
         }
         let deadline = now.after(accept::timeout(&header, &self.config.limits)?);
-        if self.conversations.len() >= self.config.limits.requests_max {
+        let limits = &self.config.limits;
+        if self.conversations.len() >= limits.requests_max
+            || self.bytes_in_flight >= limits.requests_bytes_max
+        {
             return Err(Refusal::Overloaded);
         }
         let target = self.target(bucket, key);
@@ -237,6 +240,7 @@ impl<S: Storage> Node<S> {
             deadline,
             kind,
         };
+        self.bytes_in_flight += conversation.kind.bytes();
         self.conversations.insert(id, conversation);
         id
     }
@@ -267,7 +271,7 @@ impl<S: Storage> Node<S> {
             siblings_bytes_max: self.config.limits.siblings_bytes_max,
             payload,
         };
-        let conversation = WriteConversation::new(target, terms, write.payload.is_some());
+        let conversation = WriteConversation::new(target, terms, write.payload.as_ref());
         let id = self.converse(now, reply_to, deadline, Kind::Write(conversation));
         self.local.push_back(Local::Write(id, write));
         Ok(())

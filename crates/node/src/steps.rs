@@ -236,6 +236,7 @@ impl<S: Storage> Node<S> {
     /// Takes a conversation off the table.
     pub(crate) fn end(&mut self, id: RequestId) -> Option<Conversation> {
         let conversation = self.conversations.remove(&id)?;
+        self.bytes_in_flight -= conversation.kind.bytes();
         self.timers
             .remove(&(conversation.deadline, id, Timer::Deadline));
         if let Kind::Read(_) = conversation.kind {

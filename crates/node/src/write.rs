@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use quorate_causal::{Context, Record};
 use quorate_protocol::{Answer, Unmet};
 use quorate_ring::NodeId;
@@ -29,6 +30,8 @@ pub(crate) struct WriteConversation {
     pub(crate) terms: WriteTerms,
     /// Whether it is a put (and else a delete).
     pub(crate) is_put: bool,
+    /// The size of what it puts.
+    pub(crate) bytes: usize,
     /// The dot it minted, and what the key held then; known once this node's own vnode has written.
     pub(crate) written: Option<(Context, Record)>,
     /// What each replica has said: whether it is synced, or `None` if it never will.
@@ -36,11 +39,13 @@ pub(crate) struct WriteConversation {
 }
 
 impl WriteConversation {
-    pub(crate) fn new(target: Target, terms: WriteTerms, is_put: bool) -> Self {
+    /// A put of `payload`, or a delete.
+    pub(crate) fn new(target: Target, terms: WriteTerms, payload: Option<&Bytes>) -> Self {
         WriteConversation {
             target,
             terms,
-            is_put,
+            is_put: payload.is_some(),
+            bytes: payload.map_or(0, Bytes::len),
             written: None,
             heard: BTreeMap::new(),
         }
