@@ -1,5 +1,10 @@
 //! A cluster of production nodes, its network, its disks and its clients, all driven from one seed.
 
+mod accidents;
+mod mutants;
+mod rest;
+mod watch;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -222,116 +227,6 @@ impl World {
             }
         }
         self.run_for(SETTLE_US);
-    }
-
-    /// The last: each key is read from all replicas, which repairs them, and then they are compared.
-    pub(crate) fn at_rest(&mut self) -> Vec<(String, Vec<u64>)> {
-        let mut shown = Vec::new();
-        for key in self.workload.keys.clone() {
-            self.read_all(&key);
-            self.run_for(SETTLE_US);
-            match self.read_all(&key) {
-                Some(values) => shown.push((key.clone(), values)),
-                None => self.violations.push(format!(
-                    "key {key}: the healed cluster does not answer a read of all replicas"
-                )),
-            }
-            self.compare_replicas(&key);
-        }
-        for (i, slot) in self.slots.iter().enumerate() {
-            let Some(node) = &slot.node else {
-                continue;
-            };
-            let (left, timer) = (node.in_flight(), node.wake_at());
-            if left > 0 || timer.is_some() {
-                self.violations.push(format!(
-                    "node {i} is at rest with {left} requests under way and a timer at {timer:?}"
-                ));
-            }
-        }
-        shown
-    }
-
-    fn read_all(&mut self, key: &str) -> Option<Vec<u64>> {
-        let caller = OWN_CALLERS + self.sequence;
-        let request = Request::Get(Get {
-            bucket: BUCKET.to_owned(),
-            key: key.to_owned(),
-            options: Options {
-                r: Some(Quorum::All),
-                ..Options::default()
-            },
-        });
-        let node = self.rng.random_range(0..self.slots.len());
-        let epoch = self.slots[node].epoch;
-        let ask = Happening::Ask {
-            node,
-            epoch,
-            caller: Caller(caller),
-            header: Header::default(),
-            request: Box::new(request),
-        };
-        self.plan(0, ask);
-        self.run_for(SETTLE_US);
-        match self.own_answers.remove(&caller)? {
-            Answer::Found { siblings, .. } => Some(
-                siblings
-                    .iter()
-                    .filter_map(|s| std::str::from_utf8(&s.value.data).ok()?.parse().ok())
-                    .collect(),
-            ),
-            Answer::Absent => Some(Vec::new()),
-            other => {
-                self.violations.push(format!(
-                    "key {key}: at rest, a read of all replicas gave {other:?}"
-                ));
-                None
-            }
-        }
-    }
-
-    fn compare_replicas(&mut self, key: &str) {
-        let mut first: Option<(usize, Vec<Dot>)> = None;
-        for seat in self.seats_of(key) {
-            let Some(node) = &self.slots[seat].node else {
-                continue;
-            };
-            let record = match node.stored(BUCKET, key).map(|b| Record::decode(&b)) {
-                None => Record::new(),
-                Some(Ok(record)) => record,
-                Some(Err(error)) => {
-                    self.violations.push(format!(
-                        "key {key}: node {seat} holds a record that is {error}"
-                    ));
-                    continue;
-                }
-            };
-            let dots: Vec<Dot> = record.live().iter().map(|s| s.span.dot).collect();
-            let clock = node.clock_of(BUCKET, key).unwrap_or_default();
-            for dot in dots.iter().filter(|d| !clock.contains(**d)) {
-                self.violations.push(format!(
-                    "key {key}: node {seat} holds {dot} and its clock does not"
-                ));
-            }
-            match &first {
-                None => first = Some((seat, dots)),
-                Some((other, theirs)) if *theirs != dots => self.violations.push(format!(
-                    "key {key}: at rest node {other} holds {theirs:?} and node {seat} {dots:?}"
-                )),
-                Some(_) => {}
-            }
-        }
-    }
-
-    fn seats_of(&self, key: &str) -> Vec<usize> {
-        let set = quorate_ring::ReplicaSet::new(3, None).expect("a sound replica set");
-        let partition = self.layout.partition_of(BUCKET, key.as_bytes());
-        let preference = self.layout.preference(partition, &set);
-        preference
-            .primaries
-            .iter()
-            .map(|id| id.0 as usize)
-            .collect()
     }
 
     /// How many replicas each key has.
@@ -689,115 +584,6 @@ impl World {
         }
     }
 
-    /// Every record that travels is looked at: no dot may name two values, nor stand at two keys.
-    fn check_dots(&mut self, message: &Message) {
-        let Message::Replica(_, _, ReplicaRequest::Merge(merge)) = message else {
-            return;
-        };
-        let Ok(record) = Record::decode(&merge.record) else {
-            self.violations
-                .push("a record that was sent is none".to_owned());
-            return;
-        };
-        for sibling in record.live() {
-            let named = (merge.key.clone(), sibling.payload.clone());
-            let known = self
-                .dots
-                .entry(sibling.span.dot)
-                .or_insert_with(|| named.clone());
-            if *known != named {
-                let dot = sibling.span.dot;
-                self.violations
-                    .push(format!("dot {dot} names two writes: it was minted twice"));
-            }
-        }
-    }
-
-    /// An acknowledged write is on the disks of as many replicas as its client asked for, now and not a moment later: its
-    /// value, or the removal of it, and the removal of what its client had seen. A copy that is counted too early is
-    /// mostly there a moment later, so that what clients see would tell only if the power went in between.
-    fn check_copies(&mut self, client: usize, id: u64, answer: &Answer) {
-        let Some(op) = self.clients[client].busy.as_ref().filter(|op| op.id == id) else {
-            return;
-        };
-        let own = match (&op.kind, answer) {
-            (Kind::Put, Answer::Stored { context }) => {
-                let bucket = BucketId::new(BUCKET, 0).0;
-                match ContextKey::new(&SECRET).open(bucket, op.key.as_bytes(), context) {
-                    Ok(context) => context,
-                    Err(error) => {
-                        self.violations
-                            .push(format!("put {id} was answered with a context: {error}"));
-                        return;
-                    }
-                }
-            }
-            // What else the key holds may have fewer copies.
-            (Kind::Put, Answer::Found { .. } | Answer::Absent) => Context::default(),
-            (Kind::Delete, Answer::Deleted) => Context::default(),
-            _ => return,
-        };
-        // Under "os" a copy need not be on disk.
-        if self.faults.os_durability {
-            return;
-        }
-        let (key, w) = (op.key.clone(), op.quorum.0);
-        let seen = match (&op.kind, &op.seen) {
-            // A delete without a context read first: what that must have found is removed, or was already.
-            (Kind::Delete, None) => {
-                let puts = self.history.iter().filter(|put| {
-                    let must_be_found = put.quorum.0 + op.quorum.1 > self.n;
-                    put.kind == Kind::Put
-                        && put.acknowledged()
-                        && put.end < op.start
-                        && must_be_found
-                });
-                Some(puts.map(|put| put.id).collect())
-            }
-            (_, seen) => seen.clone(),
-        };
-        let mut removed: Vec<Dot> = Vec::new();
-        for (dot, (at, payload)) in &self.dots {
-            let value = decode_value(payload).ok().map(|v| v.data);
-            let value = value.and_then(|v| std::str::from_utf8(&v).ok()?.parse::<u64>().ok());
-            let was_seen = seen
-                .as_ref()
-                .zip(value)
-                .is_some_and(|(s, v)| s.contains(&v));
-            if was_seen && at == key.as_bytes() {
-                removed.push(*dot);
-            }
-        }
-        let holds = |record: &Record| {
-            let written = own.spans().iter().map(|s| s.dot).all(|dot| {
-                let live = record.live().iter().any(|s| s.span.dot == dot);
-                live || record.evidence().contains(dot)
-            });
-            written && removed.iter().all(|dot| record.evidence().contains(*dot))
-        };
-        let copies = self
-            .seats_of(&key)
-            .into_iter()
-            .filter(|seat| self.on_disk(*seat, &key).is_some_and(|r| holds(&r)))
-            .count();
-        if copies < w {
-            self.violations.push(format!(
-                "key {key}: operation {id} (w={w}) was acknowledged with {copies} copies on disk"
-            ));
-        }
-    }
-
-    /// What would be left of a key on a node's disk, should the power go now.
-    fn on_disk(&self, i: usize, key: &str) -> Option<Record> {
-        let storage = self.slots[i].disk.copy().open();
-        let layout = self.layout.clone();
-        let node = Node::new(self.config(i), layout, storage, [0; 32]).expect("a sound node");
-        match node.stored(BUCKET, key) {
-            Some(bytes) => Record::decode(&bytes).ok(),
-            None => Some(Record::new()),
-        }
-    }
-
     fn look(&mut self) {
         self.plan(LOOK_US, Happening::Look);
         let lives: Vec<Option<u64>> = (0..self.slots.len())
@@ -812,74 +598,6 @@ impl World {
                 Noticed::Down => self.input(a, Input::Down(peer)),
             }
         }
-    }
-
-    // ---- Accidents ----
-
-    fn plan_accident(&mut self) {
-        if self.faults.accidents.is_empty() {
-            return;
-        }
-        let gap = self.rng.random_range(0..self.faults.accident_gap_us * 2);
-        self.plan(gap, Happening::Accident);
-    }
-
-    fn accident(&mut self) {
-        let Some(&accident) = self.faults.accidents.choose(&mut self.rng) else {
-            return;
-        };
-        let nodes = self.slots.len();
-        let victim = self.rng.random_range(0..nodes);
-        let other = (victim + self.rng.random_range(1..nodes)) % nodes;
-        let while_us = self.rng.random_range(10_000..4_000_000);
-        let power = !self.faults.os_durability;
-        let name = match accident {
-            Accident::Crash => {
-                if self.slots[victim].node.is_some() {
-                    self.crash(victim, power);
-                    self.plan(while_us, Happening::Start(victim));
-                }
-                "crash"
-            }
-            Accident::PowerLoss => {
-                for i in 0..nodes {
-                    if self.slots[i].node.is_some() {
-                        self.crash(i, power);
-                        let delay = self.rng.random_range(10_000..2_000_000);
-                        self.plan(delay, Happening::Start(i));
-                    }
-                }
-                "power loss"
-            }
-            Accident::Pause => {
-                if self.slots[victim].node.is_some() && !self.slots[victim].paused {
-                    self.slots[victim].paused = true;
-                    self.plan(while_us, Happening::Resume(victim));
-                }
-                "pause"
-            }
-            Accident::Partition => {
-                let side: Vec<bool> = (0..nodes).map(|_| self.rng.random_bool(0.5)).collect();
-                self.network.split(&side);
-                self.plan(while_us, Happening::Mend);
-                "partition"
-            }
-            Accident::OneWay => {
-                self.network.cut(victim, other);
-                self.plan(while_us, Happening::Mend);
-                "one-way link"
-            }
-            Accident::Reset => {
-                if self.alive(victim).is_some()
-                    && !self.slots[victim].paused
-                    && self.network.reset(victim, other)
-                {
-                    self.input(victim, Input::Down(NodeId(other as u64)));
-                }
-                "reset"
-            }
-        };
-        *self.accidents.entry(name).or_default() += 1;
     }
 
     // ---- Clients ----
@@ -934,53 +652,5 @@ impl World {
             }
         }
         self.history.sort_by_key(|op| op.id);
-    }
-
-    // ---- Mutants ----
-
-    fn mutate_request(&mut self, mut request: Request) -> Request {
-        match (self.profile.mutant, &mut request) {
-            (Some(Mutant::DropContexts), Request::Put(put)) => put.context = None,
-            (Some(Mutant::GreedyContext), Request::Put(put)) => put.options.return_body = true,
-            (Some(Mutant::ReadOne), Request::Get(get)) if !self.healing => {
-                get.options.r = Some(Quorum::Count(1));
-            }
-            _ => {}
-        }
-        request
-    }
-
-    fn mutate_answer(&self, client: usize, answer: Answer) -> Answer {
-        let putting = self.clients[client]
-            .busy
-            .as_ref()
-            .is_some_and(|op| op.kind == Kind::Put);
-        match (self.profile.mutant, answer) {
-            (Some(Mutant::GreedyContext), Answer::Found { context, .. }) if putting => {
-                Answer::Stored { context }
-            }
-            (_, answer) => answer,
-        }
-    }
-
-    fn mutate_message(&mut self, from: usize, to: usize, message: Message) -> Option<Message> {
-        let Message::Replica(id, header, ReplicaRequest::Merge(mut merge)) = message else {
-            return Some(message);
-        };
-        match self.profile.mutant {
-            Some(Mutant::LoseEvidence) => {
-                if let Ok(record) = Record::decode(&merge.record) {
-                    let bare = Record::from_parts(record.live().to_vec(), DotSet::new());
-                    merge.record = bare.encode();
-                }
-            }
-            Some(Mutant::AckWithoutMerge) => {
-                let merged = ReplicaReply::Merged { synced: true };
-                self.send(to, from, Message::Reply(id, merged));
-                return None;
-            }
-            _ => {}
-        }
-        Some(Message::Replica(id, header, ReplicaRequest::Merge(merge)))
     }
 }

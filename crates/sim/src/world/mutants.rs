@@ -1,0 +1,56 @@
+//! Defects put in between the nodes and their world.
+
+use super::*;
+
+impl World {
+    pub(super) fn mutate_request(&mut self, mut request: Request) -> Request {
+        match (self.profile.mutant, &mut request) {
+            (Some(Mutant::DropContexts), Request::Put(put)) => put.context = None,
+            (Some(Mutant::GreedyContext), Request::Put(put)) => put.options.return_body = true,
+            (Some(Mutant::ReadOne), Request::Get(get)) if !self.healing => {
+                get.options.r = Some(Quorum::Count(1));
+            }
+            _ => {}
+        }
+        request
+    }
+
+    pub(super) fn mutate_answer(&self, client: usize, answer: Answer) -> Answer {
+        let putting = self.clients[client]
+            .busy
+            .as_ref()
+            .is_some_and(|op| op.kind == Kind::Put);
+        match (self.profile.mutant, answer) {
+            (Some(Mutant::GreedyContext), Answer::Found { context, .. }) if putting => {
+                Answer::Stored { context }
+            }
+            (_, answer) => answer,
+        }
+    }
+
+    pub(super) fn mutate_message(
+        &mut self,
+        from: usize,
+        to: usize,
+        message: Message,
+    ) -> Option<Message> {
+        let Message::Replica(id, header, ReplicaRequest::Merge(mut merge)) = message else {
+            return Some(message);
+        };
+        match self.profile.mutant {
+            Some(Mutant::LoseEvidence) => {
+                if let Ok(record) = Record::decode(&merge.record) {
+                    let bare = Record::from_parts(record.live().to_vec(), DotSet::new());
+                    merge.record = bare.encode();
+                }
+            }
+            Some(Mutant::AckWithoutMerge) => {
+                let merged = ReplicaReply::Merged { synced: true };
+                self.send(to, from, Message::Reply(id, merged));
+                return None;
+            }
+            _ => {}
+        }
+        Some(Message::Replica(id, header, ReplicaRequest::Merge(merge)))
+    }
+}

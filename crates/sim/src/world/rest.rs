@@ -1,0 +1,115 @@
+//! How a run ends: each key is read from all replicas, and then they are compared.
+
+use super::*;
+
+impl World {
+    /// The last: each key is read from all replicas, which repairs them, and then they are compared.
+    pub(crate) fn at_rest(&mut self) -> Vec<(String, Vec<u64>)> {
+        let mut shown = Vec::new();
+        for key in self.workload.keys.clone() {
+            self.read_all(&key);
+            self.run_for(SETTLE_US);
+            match self.read_all(&key) {
+                Some(values) => shown.push((key.clone(), values)),
+                None => self.violations.push(format!(
+                    "key {key}: the healed cluster does not answer a read of all replicas"
+                )),
+            }
+            self.compare_replicas(&key);
+        }
+        for (i, slot) in self.slots.iter().enumerate() {
+            let Some(node) = &slot.node else {
+                continue;
+            };
+            let (left, timer) = (node.in_flight(), node.wake_at());
+            if left > 0 || timer.is_some() {
+                self.violations.push(format!(
+                    "node {i} is at rest with {left} requests under way and a timer at {timer:?}"
+                ));
+            }
+        }
+        shown
+    }
+
+    pub(super) fn read_all(&mut self, key: &str) -> Option<Vec<u64>> {
+        let caller = OWN_CALLERS + self.sequence;
+        let request = Request::Get(Get {
+            bucket: BUCKET.to_owned(),
+            key: key.to_owned(),
+            options: Options {
+                r: Some(Quorum::All),
+                ..Options::default()
+            },
+        });
+        let node = self.rng.random_range(0..self.slots.len());
+        let epoch = self.slots[node].epoch;
+        let ask = Happening::Ask {
+            node,
+            epoch,
+            caller: Caller(caller),
+            header: Header::default(),
+            request: Box::new(request),
+        };
+        self.plan(0, ask);
+        self.run_for(SETTLE_US);
+        match self.own_answers.remove(&caller)? {
+            Answer::Found { siblings, .. } => Some(
+                siblings
+                    .iter()
+                    .filter_map(|s| std::str::from_utf8(&s.value.data).ok()?.parse().ok())
+                    .collect(),
+            ),
+            Answer::Absent => Some(Vec::new()),
+            other => {
+                self.violations.push(format!(
+                    "key {key}: at rest, a read of all replicas gave {other:?}"
+                ));
+                None
+            }
+        }
+    }
+
+    pub(super) fn compare_replicas(&mut self, key: &str) {
+        let mut first: Option<(usize, Vec<Dot>)> = None;
+        for seat in self.seats_of(key) {
+            let Some(node) = &self.slots[seat].node else {
+                continue;
+            };
+            let record = match node.stored(BUCKET, key).map(|b| Record::decode(&b)) {
+                None => Record::new(),
+                Some(Ok(record)) => record,
+                Some(Err(error)) => {
+                    self.violations.push(format!(
+                        "key {key}: node {seat} holds a record that is {error}"
+                    ));
+                    continue;
+                }
+            };
+            let dots: Vec<Dot> = record.live().iter().map(|s| s.span.dot).collect();
+            let clock = node.clock_of(BUCKET, key).unwrap_or_default();
+            for dot in dots.iter().filter(|d| !clock.contains(**d)) {
+                self.violations.push(format!(
+                    "key {key}: node {seat} holds {dot} and its clock does not"
+                ));
+            }
+            match &first {
+                None => first = Some((seat, dots)),
+                Some((other, theirs)) if *theirs != dots => self.violations.push(format!(
+                    "key {key}: at rest node {other} holds {theirs:?} and node {seat} {dots:?}"
+                )),
+                Some(_) => {}
+            }
+        }
+    }
+
+    pub(super) fn seats_of(&self, key: &str) -> Vec<usize> {
+        let set = quorate_ring::ReplicaSet::new(3, None).expect("a sound replica set");
+        let partition = self.layout.partition_of(BUCKET, key.as_bytes());
+        let preference = self.layout.preference(partition, &set);
+        preference
+            .primaries
+            .iter()
+            .map(|id| id.0 as usize)
+            .collect()
+    }
+}

@@ -1,0 +1,114 @@
+//! What is checked while the cluster runs, from outside the nodes.
+
+use super::*;
+
+impl World {
+    /// Every record that travels is looked at: no dot may name two values, nor stand at two keys.
+    pub(super) fn check_dots(&mut self, message: &Message) {
+        let Message::Replica(_, _, ReplicaRequest::Merge(merge)) = message else {
+            return;
+        };
+        let Ok(record) = Record::decode(&merge.record) else {
+            self.violations
+                .push("a record that was sent is none".to_owned());
+            return;
+        };
+        for sibling in record.live() {
+            let named = (merge.key.clone(), sibling.payload.clone());
+            let known = self
+                .dots
+                .entry(sibling.span.dot)
+                .or_insert_with(|| named.clone());
+            if *known != named {
+                let dot = sibling.span.dot;
+                self.violations
+                    .push(format!("dot {dot} names two writes: it was minted twice"));
+            }
+        }
+    }
+
+    /// An acknowledged write is on the disks of as many replicas as its client asked for, now and not a moment later: its
+    /// value, or the removal of it, and the removal of what its client had seen. A copy that is counted too early is
+    /// mostly there a moment later, so that what clients see would tell only if the power went in between.
+    pub(super) fn check_copies(&mut self, client: usize, id: u64, answer: &Answer) {
+        let Some(op) = self.clients[client].busy.as_ref().filter(|op| op.id == id) else {
+            return;
+        };
+        let own = match (&op.kind, answer) {
+            (Kind::Put, Answer::Stored { context }) => {
+                let bucket = BucketId::new(BUCKET, 0).0;
+                match ContextKey::new(&SECRET).open(bucket, op.key.as_bytes(), context) {
+                    Ok(context) => context,
+                    Err(error) => {
+                        self.violations
+                            .push(format!("put {id} was answered with a context: {error}"));
+                        return;
+                    }
+                }
+            }
+            // What else the key holds may have fewer copies.
+            (Kind::Put, Answer::Found { .. } | Answer::Absent) => Context::default(),
+            (Kind::Delete, Answer::Deleted) => Context::default(),
+            _ => return,
+        };
+        // Under "os" a copy need not be on disk.
+        if self.faults.os_durability {
+            return;
+        }
+        let (key, w) = (op.key.clone(), op.quorum.0);
+        let seen = match (&op.kind, &op.seen) {
+            // A delete without a context read first: what that must have found is removed, or was already.
+            (Kind::Delete, None) => {
+                let puts = self.history.iter().filter(|put| {
+                    let must_be_found = put.quorum.0 + op.quorum.1 > self.n;
+                    put.kind == Kind::Put
+                        && put.acknowledged()
+                        && put.end < op.start
+                        && must_be_found
+                });
+                Some(puts.map(|put| put.id).collect())
+            }
+            (_, seen) => seen.clone(),
+        };
+        let mut removed: Vec<Dot> = Vec::new();
+        for (dot, (at, payload)) in &self.dots {
+            let value = decode_value(payload).ok().map(|v| v.data);
+            let value = value.and_then(|v| std::str::from_utf8(&v).ok()?.parse::<u64>().ok());
+            let was_seen = seen
+                .as_ref()
+                .zip(value)
+                .is_some_and(|(s, v)| s.contains(&v));
+            if was_seen && at == key.as_bytes() {
+                removed.push(*dot);
+            }
+        }
+        let holds = |record: &Record| {
+            let written = own.spans().iter().map(|s| s.dot).all(|dot| {
+                let live = record.live().iter().any(|s| s.span.dot == dot);
+                live || record.evidence().contains(dot)
+            });
+            written && removed.iter().all(|dot| record.evidence().contains(*dot))
+        };
+        let copies = self
+            .seats_of(&key)
+            .into_iter()
+            .filter(|seat| self.on_disk(*seat, &key).is_some_and(|r| holds(&r)))
+            .count();
+        if copies < w {
+            self.violations.push(format!(
+                "key {key}: operation {id} (w={w}) was acknowledged with {copies} copies on disk"
+            ));
+        }
+    }
+
+    /// What would be left of a key on a node's disk, should the power go now.
+    pub(super) fn on_disk(&self, i: usize, key: &str) -> Option<Record> {
+        let storage = self.slots[i].disk.copy().open();
+        let layout = self.layout.clone();
+        let node = Node::new(self.config(i), layout, storage, [0; 32]).expect("a sound node");
+        match node.stored(BUCKET, key) {
+            Some(bytes) => Record::decode(&bytes).ok(),
+            None => Some(Record::new()),
+        }
+    }
+}
