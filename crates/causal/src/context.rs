@@ -4,7 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
 use crate::encoding::{Reader, put_actor, put_varint};
-use crate::{Dot, Span};
+use crate::{Dot, DotSet, Span};
 
 /// The most dots one context names; far above the limit of siblings, and a bound on what a forged length can cost.
 pub const CONTEXT_DOTS_MAX: usize = 1024;
@@ -30,6 +30,16 @@ impl Context {
     #[must_use]
     pub fn spans(&self) -> &[Span] {
         &self.spans
+    }
+
+    /// What a write with this context removes, as evidence.
+    #[must_use]
+    pub fn removed(&self) -> DotSet {
+        let mut removed = DotSet::new();
+        for span in &self.spans {
+            removed.insert_span(*span);
+        }
+        removed
     }
 
     /// Whether it names no dot: its bearer has read nothing.

@@ -106,13 +106,9 @@ impl Record {
     /// dots of `context` removed and, for a put, the new value under its dot.
     #[must_use]
     pub fn of_write(context: &Context, put: Option<Sibling>) -> Record {
-        let mut evidence = DotSet::new();
-        for span in context.spans() {
-            evidence.insert_span(*span);
-        }
         Record {
             live: put.into_iter().collect(),
-            evidence,
+            evidence: context.removed(),
         }
     }
 

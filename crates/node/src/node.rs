@@ -34,6 +34,14 @@ pub(crate) enum ReplyTo {
     Node(NodeId, RequestId),
 }
 
+/// For whom a request was accepted, when, and until when.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Accepted {
+    pub(crate) reply_to: ReplyTo,
+    pub(crate) now: Time,
+    pub(crate) deadline: Time,
+}
+
 /// A request under way.
 pub(crate) struct Conversation {
     pub(crate) reply_to: ReplyTo,

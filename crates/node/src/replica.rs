@@ -19,11 +19,8 @@ pub(crate) struct Write {
     pub(crate) vnode: VnodeId,
     pub(crate) bucket: BucketId,
     pub(crate) key: Bytes,
-    /// What its client had read.
-    pub(crate) context: Context,
-    /// Dots that some replica knows to be removed, and that are to be removed on all: what the read of a delete without
-    /// a context learned.
-    pub(crate) evidence: DotSet,
+    /// What it removes: the values its client had read, and whatever else a delete found removed.
+    pub(crate) removed: DotSet,
     /// The payload of a put; none for a delete, which only removes.
     pub(crate) payload: Option<Bytes>,
     /// Whether its acknowledgement must wait for a sync.
@@ -187,8 +184,7 @@ impl<S: Storage, W> Replica<S, W> {
                 payload,
             }
         });
-        let mut delta = Record::of_write(&write.context, put);
-        delta.merge(&Record::from_parts(Vec::new(), write.evidence));
+        let delta = Record::from_parts(put.into_iter().collect(), write.removed);
         let (due, record) =
             self.apply(write.vnode, write.bucket, &write.key, &delta, write.durable)?;
         Ok((
@@ -322,11 +318,8 @@ impl<S: Storage, W> Replica<S, W> {
 /// Whether a put leaves no more siblings than it may. One that makes things no worse is let through: it may be the
 /// one that resolves.
 fn room_for_one_more(record: &Record, write: &Write, payload: &Bytes) -> Result<(), Refusal> {
-    let removed = write.context.spans();
-    let kept = record
-        .live()
-        .iter()
-        .filter(|s| !removed.iter().any(|r| r.dot == s.span.dot));
+    let live = record.live().iter();
+    let kept = live.filter(|s| !write.removed.contains(s.span.dot));
     let (mut count, mut size) = (1, payload.len());
     for sibling in kept {
         count += 1;

@@ -1,7 +1,7 @@
 //! What clients of this node ask: accepted, refused, forwarded, or run as one of the replicas.
 
 use bytes::Bytes;
-use quorate_causal::{Context, DotSet};
+use quorate_causal::DotSet;
 use quorate_protocol::{
     Answer, Delete, Description, Get, Header, Message, Put, Refusal, Request, RequestId,
     encode_value,
@@ -12,7 +12,9 @@ use quorate_storage::Storage;
 use crate::accept::{self, Terms};
 use crate::api::{Event, Output};
 use crate::forward::ForwardConversation;
-use crate::node::{Conversation, Kind, Local, Node, ReplyTo, Timer, answer, remaining_ms};
+use crate::node::{
+    Accepted, Conversation, Kind, Local, Node, ReplyTo, Timer, answer, remaining_ms,
+};
 use crate::read::{Purpose, ReadConversation};
 use crate::replica::Write;
 use crate::tally::{Requirement, Seat, Verdict};
@@ -67,7 +69,11 @@ impl<S: Storage> Node<S> {
         if let Request::Put(put) = &request {
             accept::value(&put.value, &self.config.limits)?;
         }
-        let deadline = now.after(accept::timeout(&header, &self.config.limits)?);
+        let accepted = Accepted {
+            reply_to,
+            now,
+            deadline: now.after(accept::timeout(&header, &self.config.limits)?),
+        };
         let limits = &self.config.limits;
         if self.conversations.len() >= limits.requests_max
             || self.bytes_in_flight >= limits.requests_bytes_max
@@ -77,23 +83,20 @@ impl<S: Storage> Node<S> {
         let target = self.target(bucket, key);
         let seats = self.placement.primaries(target.vnode.partition).to_vec();
         if seats.iter().any(|s| s.node == self.config.me) {
-            self.coordinate(now, reply_to, deadline, target, &seats, request, out)
+            self.coordinate(accepted, target, &seats, request, out)
         } else if header.forwarded {
             // Whoever sent it took us for a replica: it has another layout. Passing it on could go round for ever.
             Err(Refusal::WrongLayout {
                 version: self.layout_version,
             })
         } else {
-            self.forward(now, reply_to, deadline, header, request, &seats, out)
+            self.forward(accepted, header, request, &seats, out)
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
     pub(crate) fn forward(
         &mut self,
-        now: Time,
-        reply_to: ReplyTo,
-        deadline: Time,
+        accepted: Accepted,
         header: Header,
         request: Request,
         seats: &[Seat],
@@ -113,8 +116,8 @@ impl<S: Storage> Node<S> {
             ..header
         };
         let conversation = ForwardConversation::new(header, request, candidates);
-        let id = self.converse(now, reply_to, deadline, Kind::Forward(conversation));
-        self.pass_on(now, id, out);
+        let id = self.converse(accepted, Kind::Forward(conversation));
+        self.pass_on(accepted.now, id, out);
         Ok(())
     }
 
@@ -145,12 +148,9 @@ impl<S: Storage> Node<S> {
     }
 
     /// Runs a request as one of the replicas of its key.
-    #[allow(clippy::too_many_arguments)]
     pub(crate) fn coordinate(
         &mut self,
-        now: Time,
-        reply_to: ReplyTo,
-        deadline: Time,
+        accepted: Accepted,
         target: Target,
         seats: &[Seat],
         request: Request,
@@ -165,16 +165,7 @@ impl<S: Storage> Node<S> {
         match request {
             Request::Get(Get { options, .. }) => {
                 let needed = terms(&options).read()?;
-                self.read(
-                    now,
-                    reply_to,
-                    deadline,
-                    target,
-                    seats,
-                    needed,
-                    Purpose::Answer,
-                    out,
-                )
+                self.read(accepted, target, seats, needed, Purpose::Answer, out)
             }
             Request::Put(Put {
                 value,
@@ -185,10 +176,7 @@ impl<S: Storage> Node<S> {
                 let terms = terms(&options).write()?;
                 let context = accept::context(&self.config, &target, context.as_deref())?;
                 let payload = Some(encode_value(&value));
-                let evidence = DotSet::new();
-                self.write(
-                    now, reply_to, deadline, target, seats, terms, context, evidence, payload,
-                )
+                self.write(accepted, target, seats, terms, context.removed(), payload)
             }
             Request::Delete(Delete {
                 context, options, ..
@@ -196,16 +184,13 @@ impl<S: Storage> Node<S> {
                 let write = terms(&options).write()?;
                 if context.is_some() {
                     let context = accept::context(&self.config, &target, context.as_deref())?;
-                    let evidence = DotSet::new();
-                    return self.write(
-                        now, reply_to, deadline, target, seats, write, context, evidence, None,
-                    );
+                    return self.write(accepted, target, seats, write, context.removed(), None);
                 }
                 let needed = terms(&options).read()?;
                 // What could not be removed need not be read.
                 self.in_reach(&write.taken, seats)?;
                 let purpose = Purpose::Delete(write);
-                self.read(now, reply_to, deadline, target, seats, needed, purpose, out)
+                self.read(accepted, target, seats, needed, purpose, out)
             }
             Request::Describe => unreachable!("it has no target, so it was answered before"),
         }
@@ -225,19 +210,13 @@ impl<S: Storage> Node<S> {
         })
     }
 
-    pub(crate) fn converse(
-        &mut self,
-        now: Time,
-        reply_to: ReplyTo,
-        deadline: Time,
-        kind: Kind,
-    ) -> RequestId {
+    pub(crate) fn converse(&mut self, accepted: Accepted, kind: Kind) -> RequestId {
         let id = self.fresh_id();
-        self.timers.insert((deadline, id, Timer::Deadline));
+        self.timers.insert((accepted.deadline, id, Timer::Deadline));
         let conversation = Conversation {
-            reply_to,
-            began: now,
-            deadline,
+            reply_to: accepted.reply_to,
+            began: accepted.now,
+            deadline: accepted.deadline,
             kind,
         };
         self.bytes_in_flight += conversation.kind.bytes();
@@ -245,17 +224,13 @@ impl<S: Storage> Node<S> {
         id
     }
 
-    #[allow(clippy::too_many_arguments)]
     pub(crate) fn write(
         &mut self,
-        now: Time,
-        reply_to: ReplyTo,
-        deadline: Time,
+        accepted: Accepted,
         target: Target,
         seats: &[Seat],
         terms: WriteTerms,
-        context: Context,
-        evidence: DotSet,
+        removed: DotSet,
         payload: Option<Bytes>,
     ) -> Result<(), Refusal> {
         self.in_reach(&terms.taken, seats)?;
@@ -264,25 +239,21 @@ impl<S: Storage> Node<S> {
             vnode: target.vnode,
             bucket: target.id,
             key: target.key_bytes(),
-            context,
-            evidence,
+            removed,
             durable: terms.durable,
             siblings_max: self.config.limits.siblings_max,
             siblings_bytes_max: self.config.limits.siblings_bytes_max,
             payload,
         };
         let conversation = WriteConversation::new(target, terms, write.payload.as_ref());
-        let id = self.converse(now, reply_to, deadline, Kind::Write(conversation));
+        let id = self.converse(accepted, Kind::Write(conversation));
         self.local.push_back(Local::Write(id, write));
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)]
     pub(crate) fn read(
         &mut self,
-        now: Time,
-        reply_to: ReplyTo,
-        deadline: Time,
+        accepted: Accepted,
         target: Target,
         seats: &[Seat],
         needed: Requirement,
@@ -296,12 +267,12 @@ impl<S: Storage> Node<S> {
         let mut candidates = vec![self.config.me];
         candidates.extend(self.by_latency(seats));
         let conversation = ReadConversation::new(target, needed, candidates, purpose);
-        let id = self.converse(now, reply_to, deadline, Kind::Read(conversation));
-        let patience = now.after(self.config.limits.read_patience);
-        if patience < deadline {
+        let id = self.converse(accepted, Kind::Read(conversation));
+        let patience = accepted.now.after(self.config.limits.read_patience);
+        if patience < accepted.deadline {
             self.timers.insert((patience, id, Timer::Patience));
         }
-        self.step_read(now, id, out);
+        self.step_read(accepted.now, id, out);
         Ok(())
     }
 

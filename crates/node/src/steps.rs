@@ -10,7 +10,7 @@ use quorate_ring::NodeId;
 use quorate_storage::Storage;
 
 use crate::api::{Event, Output};
-use crate::node::{Conversation, Kind, Local, Node, Timer, answer, remaining_ms};
+use crate::node::{Accepted, Conversation, Kind, Local, Node, Timer, answer, remaining_ms};
 use crate::read::{Ask, Purpose, ReadConversation};
 use crate::tally::Verdict;
 use crate::target::Target;
@@ -119,22 +119,16 @@ impl<S: Storage> Node<S> {
                     .placement
                     .primaries(read.target.vnode.partition)
                     .to_vec();
-                let context = outcome.record.context();
-                let (reply_to, deadline) = (conversation.reply_to, conversation.deadline);
-                let evidence = outcome.record.evidence().clone();
-                let begun = self.write(
+                let mut removed = outcome.record.context().removed();
+                removed.join(outcome.record.evidence());
+                let accepted = Accepted {
+                    reply_to: conversation.reply_to,
                     now,
-                    reply_to,
-                    deadline,
-                    read.target,
-                    &seats,
-                    terms,
-                    context,
-                    evidence,
-                    None,
-                );
+                    deadline: conversation.deadline,
+                };
+                let begun = self.write(accepted, read.target, &seats, terms, removed, None);
                 if let Err(refusal) = begun {
-                    answer(reply_to, Answer::Refused(refusal), out);
+                    answer(accepted.reply_to, Answer::Refused(refusal), out);
                 }
             }
         }
