@@ -5,13 +5,11 @@
 //! way, so a file that was left behind is recognised without asking whether a process id still means the same process.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
-
-use crate::failure::Failure;
 
 /// What the file says.
 #[derive(Serialize, Deserialize, Debug, PartialEq, Eq)]
@@ -42,11 +40,9 @@ pub(crate) fn path() -> Option<PathBuf> {
 }
 
 /// Posts the notice; `None` if another cluster that runs has posted its own.
-pub(crate) fn post(path: &Path, notice: &Notice) -> Result<Option<Posted>, Failure> {
-    let doing = || format!("write {}", path.display());
-    let failed = |error: std::io::Error| Failure::io(doing(), &error);
+pub(crate) fn post(path: &Path, notice: &Notice) -> io::Result<Option<Posted>> {
     if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir).map_err(failed)?;
+        fs::create_dir_all(dir)?;
     }
     // Not truncated when opened: until the lock is ours, it is another's.
     let mut options = OpenOptions::new();
@@ -54,15 +50,13 @@ pub(crate) fn post(path: &Path, notice: &Notice) -> Result<Option<Posted>, Failu
         .write(true)
         .create(true)
         .truncate(false)
-        .open(path)
-        .map_err(failed)?;
+        .open(path)?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         return Ok(None);
     }
-    let text = serde_json::to_vec(notice).map_err(Failure::new)?;
-    file.set_len(0)
-        .and_then(|()| file.write_all(&text))
-        .map_err(failed)?;
+    let text = serde_json::to_vec(notice)?;
+    file.set_len(0)?;
+    file.write_all(&text)?;
     Ok(Some(Posted {
         path: path.to_owned(),
         _file: file,

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::task::Poll;
 
 use quorate_ring::Layout;
 use serde::{Deserialize, Serialize};
@@ -75,6 +77,17 @@ pub enum DevError {
         path: PathBuf,
         /// What the operating system said.
         source: io::Error,
+    },
+    /// A port for HTTP is not free.
+    #[error(
+        "{node}: TCP {address} is in use already: stop the process that holds it (`ss -tlpn` names it), or give another \
+         with --http-port"
+    )]
+    HttpPort {
+        /// The node's name.
+        node: String,
+        /// The address.
+        address: SocketAddr,
     },
     /// A node did not start.
     #[error("{node}: {source}")]
@@ -210,6 +223,22 @@ impl DevCluster {
         }
     }
 
+    /// Waits until a node has ended that was not asked to, and tells which. Cancelling loses nothing.
+    pub async fn wait(&mut self) -> (String, Result<(), NodeFailure>) {
+        let mut waiting: Vec<_> = self
+            .running
+            .iter_mut()
+            .map(|node| Box::pin(async { (node.name().to_owned(), node.wait().await) }))
+            .collect();
+        std::future::poll_fn(|context| {
+            let polls = waiting.iter_mut().map(|node| node.as_mut().poll(context));
+            polls
+                .reduce(|first, next| if first.is_ready() { first } else { next })
+                .unwrap_or(Poll::Pending)
+        })
+        .await
+    }
+
     /// Stops all nodes and removes the directory if it was temporary.
     ///
     /// # Errors
@@ -237,7 +266,14 @@ fn start_all(configs: Vec<NodeConfig>) -> Result<Vec<RunningNode>, DevError> {
             .map(|config| {
                 scope.spawn(move || {
                     let node = config.name.clone();
-                    RunningNode::start(config).map_err(|source| DevError::Start { node, source })
+                    RunningNode::start(config).map_err(|error| match error {
+                        StartError::Http { address, source }
+                            if source.kind() == io::ErrorKind::AddrInUse =>
+                        {
+                            DevError::HttpPort { node, address }
+                        }
+                        source => DevError::Start { node, source },
+                    })
                 })
             })
             .collect();
@@ -298,19 +334,61 @@ fn prepare(dir: &Path, options: &DevOptions) -> Result<(), DevError> {
     fs::write(&mark_file, text).map_err(io_error("write", &mark_file))
 }
 
+/// Where the system takes no ports from by itself: what is free now and kept in a file should be free the next time.
+const PORTS: std::ops::Range<u16> = 16_000..32_000;
+
 /// Ports that nobody has at this moment, each another.
 fn free_udp_ports(count: u16) -> Result<Vec<u16>, DevError> {
-    let failed = |source| DevError::Io {
-        action: "bind UDP on",
-        path: "127.0.0.1".into(),
-        source,
-    };
-    let sockets: Vec<UdpSocket> = (0..count)
-        .map(|_| UdpSocket::bind("127.0.0.1:0"))
-        .collect::<Result<_, _>>()
-        .map_err(failed)?;
-    sockets
-        .iter()
-        .map(|socket| Ok(socket.local_addr().map_err(failed)?.port()))
-        .collect()
+    // No two calls of one process try the same ones first, and processes begin at different places.
+    static TRIED: AtomicU16 = AtomicU16::new(0);
+    let start = std::process::id().wrapping_mul(89);
+    let room = u32::from(PORTS.end - PORTS.start);
+    let mut sockets = Vec::new();
+    let mut ports = Vec::new();
+    for _ in PORTS {
+        if ports.len() == usize::from(count) {
+            break;
+        }
+        let tried = u32::from(TRIED.fetch_add(1, Ordering::Relaxed));
+        let offset = (start % room + tried) % room;
+        let port = PORTS.start + u16::try_from(offset).expect("less than the room");
+        if let Ok(socket) = UdpSocket::bind(("127.0.0.1", port)) {
+            sockets.push(socket);
+            ports.push(port);
+        }
+    }
+    if ports.len() < usize::from(count) {
+        return Err(DevError::Options(format!(
+            "{count} free UDP ports from {} to {} are needed, and there are {}",
+            PORTS.start,
+            PORTS.end - 1,
+            ports.len()
+        )));
+    }
+    Ok(ports)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_ends_is_noticed() {
+        let options = DevOptions {
+            http_port: 0,
+            ..DevOptions::default()
+        };
+        let mut cluster = DevCluster::start(options).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let a_moment = std::time::Duration::from_millis(50);
+            let none = tokio::time::timeout(a_moment, cluster.wait()).await;
+            assert!(none.is_err(), "all run: {none:?}");
+            cluster.running[1].request_stop();
+            assert_eq!(cluster.wait().await, ("node-2".to_owned(), Ok(())));
+        });
+    }
 }

@@ -6,12 +6,13 @@
 //! *Invariant:* the core hears of a lost connection after everything that came on it, and before anything that comes on
 //! the next one to the same node.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quorate_node::{Caller, Input, Node, Output, Time};
-use quorate_protocol::{Answer, Message, Refusal, ReplicaReply, RequestId};
+use quorate_protocol::{Answer, Message, Refusal, ReplicaReply, Request, RequestId, Unmet};
 use quorate_ring::NodeId;
 use quorate_storage::{CommitEvent, Storage};
 use quorate_transport::{CloseReason, Identity, SendError, Sender};
@@ -29,8 +30,16 @@ const TAKEN_AT_ONCE: usize = 1024;
 /// How long requests under way may take once the node is to stop.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// A peer that breaks the protocol is mentioned once in this time.
+/// A peer that misbehaves is mentioned once in this time.
 const COMPLAINT_EVERY: Duration = Duration::from_secs(60);
+
+/// In place of an answer that is too large for whoever asked for a write: "refused" would say that nothing happened.
+const DONE_OR_NOT: Unmet = Unmet {
+    needed: 1,
+    answered: 0,
+    timed_out: false,
+    may_have_written: true,
+};
 
 /// A far future for a timer that is not needed.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -43,7 +52,19 @@ struct Link {
 /// Who waits for an answer of this node.
 enum Asker {
     Http(oneshot::Sender<Answer>),
-    Client(ConnectionId, RequestId),
+    Client {
+        connection: ConnectionId,
+        request: RequestId,
+        writes: bool,
+    },
+}
+
+/// What a peer may be complained about: each once in [`COMPLAINT_EVERY`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Complaint {
+    BreaksProtocol,
+    NotInLayout,
+    TooFarBehind,
 }
 
 /// What the driver needs to know of the cluster.
@@ -62,14 +83,14 @@ pub(crate) struct Driver<S> {
     connections: HashMap<ConnectionId, Link>,
     /// The connections we dialled, by node: the core believes exactly these nodes to be up.
     dialled: BTreeMap<NodeId, ConnectionId>,
-    /// The newest connection each node dialled: answers to its requests go there.
+    /// The connection each node last asked on, or dialled if it has not asked yet: answers to its requests go there.
     accepted: BTreeMap<NodeId, ConnectionId>,
     askers: HashMap<Caller, Asker>,
     next_caller: u64,
     outputs: Vec<Output>,
     /// Inputs that follow from what could not be sent.
     follow: Vec<Input>,
-    complaints: BTreeMap<String, Instant>,
+    complaints: BTreeMap<(Complaint, String), Instant>,
     stopping: Option<Instant>,
 }
 
@@ -246,7 +267,11 @@ impl<S: Storage> Driver<S> {
                 return;
             }
             End::Accepted(Identity::Node(node)) if !peers.contains_key(&NodeId(*node)) => {
-                tracing::warn!(peer = %sender.peer(), address = %sender.remote_address(), "not in this layout: turned away");
+                let peer = sender.peer().to_string();
+                if self.is_news(Complaint::NotInLayout, &peer) {
+                    let address = sender.remote_address();
+                    tracing::warn!(peer, %address, "not in this layout: turned away");
+                }
                 sender.close("this node is not in the layout");
                 return;
             }
@@ -290,8 +315,25 @@ impl<S: Storage> Driver<S> {
             // Whoever asked is gone. What was begun goes on, and its answer is dropped.
             End::Accepted(Identity::Client(_)) => {
                 self.askers
-                    .retain(|_, asker| !matches!(asker, Asker::Client(at, _) if *at == id));
+                    .retain(|_, asker| !matches!(asker, Asker::Client { connection, .. } if *connection == id));
             }
+        }
+    }
+
+    /// Whether this has not been said of that peer for a while. It counts as said from now on.
+    fn is_news(&mut self, complaint: Complaint, peer: &str) -> bool {
+        let now = Instant::now();
+        let said = self.complaints.entry((complaint, peer.to_owned()));
+        match said {
+            Entry::Vacant(never) => {
+                never.insert(now);
+                true
+            }
+            Entry::Occupied(mut last) if now.duration_since(*last.get()) >= COMPLAINT_EVERY => {
+                last.insert(now);
+                true
+            }
+            Entry::Occupied(_) => false,
         }
     }
 
@@ -300,15 +342,13 @@ impl<S: Storage> Driver<S> {
         let Some(link) = self.connections.get(&id) else {
             return;
         };
-        let peer = link.sender.peer().to_string();
-        let now = Instant::now();
-        let last = self.complaints.get(&peer);
-        if last.is_none_or(|last| now.duration_since(*last) >= COMPLAINT_EVERY) {
-            let address = link.sender.remote_address();
+        let sender = link.sender.clone();
+        let peer = sender.peer().to_string();
+        if self.is_news(Complaint::BreaksProtocol, &peer) {
+            let address = sender.remote_address();
             tracing::warn!(peer, %address, reason = what, "closed the connection of a peer that breaks the protocol");
-            self.complaints.insert(peer, now);
         }
-        link.sender.close(what);
+        sender.close(what);
         self.lost(id, &CloseReason::Local(what.to_owned()));
     }
 
@@ -330,12 +370,14 @@ impl<S: Storage> Driver<S> {
             }
             (End::Accepted(Identity::Node(node)), message @ Message::Replica(..)) => {
                 let node = NodeId(*node);
+                self.accepted.insert(node, id);
                 self.input(Input::Message(node, message));
             }
             (End::Accepted(Identity::Node(node)), Message::Request(request, header, body))
                 if header.forwarded =>
             {
                 let node = NodeId(*node);
+                self.accepted.insert(node, id);
                 self.input(Input::Message(
                     node,
                     Message::Request(request, header, body),
@@ -344,7 +386,11 @@ impl<S: Storage> Driver<S> {
             (End::Accepted(Identity::Client(_)), Message::Request(request, header, body))
                 if !header.forwarded && header.principal.is_none() =>
             {
-                let caller = self.caller(Asker::Client(id, request));
+                let caller = self.caller(Asker::Client {
+                    connection: id,
+                    request,
+                    writes: matches!(body, Request::Put(_) | Request::Delete(_)),
+                });
                 self.input(Input::Request(caller, header, body));
             }
             (End::Accepted(Identity::Client(_)), Message::Request(..)) => {
@@ -397,8 +443,9 @@ impl<S: Storage> Driver<S> {
                 self.follow.push(Input::Message(node, refused));
             }
             Message::Answer(request, _) => {
-                let refused = Message::Answer(request, Answer::Refused(refusal));
-                let _ = self.put(id, refused.encode());
+                // What was asked is not known here. It may have been a write, and one that was done is not refused.
+                let unknown = Message::Answer(request, Answer::Unmet(DONE_OR_NOT));
+                let _ = self.put(id, unknown.encode());
             }
             Message::Reply(request, _) => {
                 let refused = Message::Reply(request, ReplicaReply::Refused(refusal));
@@ -411,11 +458,19 @@ impl<S: Storage> Driver<S> {
         match self.askers.remove(&caller) {
             // The client may have gone away.
             Some(Asker::Http(asker)) => drop(asker.send(answer)),
-            Some(Asker::Client(id, request)) => {
+            Some(Asker::Client {
+                connection,
+                request,
+                writes,
+            }) => {
                 let frame = Message::Answer(request, answer).encode();
-                if let Err(TooLarge { size, limit }) = self.put(id, frame) {
-                    let refused = Answer::Refused(Refusal::TooLarge { size, limit });
-                    let _ = self.put(id, Message::Answer(request, refused).encode());
+                if let Err(TooLarge { size, limit }) = self.put(connection, frame) {
+                    let instead = if writes {
+                        Answer::Unmet(DONE_OR_NOT)
+                    } else {
+                        Answer::Refused(Refusal::TooLarge { size, limit })
+                    };
+                    let _ = self.put(connection, Message::Answer(request, instead).encode());
                 }
             }
             None => {}
@@ -435,8 +490,12 @@ impl<S: Storage> Driver<S> {
             }),
             // It reads too slowly, or not at all: whoever waits for it is better off without.
             Err(error @ (SendError::Backlogged { .. } | SendError::Empty)) => {
-                tracing::warn!(peer = %link.sender.peer(), %error, "closed a connection that is too far behind");
-                link.sender.close("too far behind");
+                let sender = link.sender.clone();
+                let peer = sender.peer().to_string();
+                if self.is_news(Complaint::TooFarBehind, &peer) {
+                    tracing::warn!(peer, %error, "closed a connection that is too far behind");
+                }
+                sender.close("too far behind");
                 self.lost(id, &error);
                 Ok(())
             }

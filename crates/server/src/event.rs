@@ -11,10 +11,6 @@ use quorate_transport::{CloseReason, Identity, Sender};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-/// Bytes of frames that were received and not yet handled, over all connections. Beyond it nothing more is read, and
-/// QUIC slows the senders down. Twice the largest frame at least, or one connection could hold up all others.
-const UNHANDLED_BYTES_MAX: usize = 128 << 20;
-
 /// HTTP requests that were received and not yet looked at. The driver empties the queue whenever it runs, so as many
 /// wait only if it is far behind; those who come then are told at once to come later.
 const HTTP_WAITING_MAX: usize = 4096;
@@ -74,17 +70,23 @@ impl Drop for Counted {
 #[derive(Clone, Debug)]
 pub(crate) struct Events {
     queue: UnboundedSender<Event>,
+    /// Bytes of frames that may be received and not yet handled, over all connections. Beyond it nothing more is read,
+    /// and QUIC slows the senders down.
     room: Arc<Semaphore>,
+    room_max: u32,
     http_waiting: Arc<AtomicUsize>,
     connections: Arc<AtomicU64>,
 }
 
 impl Events {
-    pub(crate) fn new() -> (Self, UnboundedReceiver<Event>) {
+    /// A queue with room for two of the largest frames: with less, one connection could hold up all others.
+    pub(crate) fn new(frame_max: usize) -> (Self, UnboundedReceiver<Event>) {
         let (queue, events) = unbounded_channel();
+        let room_max = u32::try_from(2 * frame_max).unwrap_or(u32::MAX);
         let near = Events {
             queue,
-            room: Arc::new(Semaphore::new(UNHANDLED_BYTES_MAX)),
+            room: Arc::new(Semaphore::new(room_max as usize)),
+            room_max,
             http_waiting: Arc::default(),
             connections: Arc::default(),
         };
@@ -104,7 +106,7 @@ impl Events {
     /// Waits for room for these frames and queues them.
     pub(crate) async fn push_frames(&self, id: ConnectionId, frames: Vec<Bytes>) -> bool {
         let bytes: usize = frames.iter().map(Bytes::len).sum();
-        let share = bytes.clamp(1, UNHANDLED_BYTES_MAX) as u32;
+        let share = bytes.clamp(1, self.room_max as usize) as u32;
         let room = self.room.clone().acquire_many_owned(share).await;
         let room = room.expect("this semaphore is never closed");
         self.push(Event::Frames(id, frames, room))

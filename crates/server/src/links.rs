@@ -4,6 +4,7 @@
 //! two connections, and neither side has to agree with the other which of them to keep.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use quorate_transport::{
 };
 use rand::Rng;
 use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::event::{ConnectionId, End, Event, Events};
 
@@ -121,8 +123,16 @@ async fn dial(endpoint: &Endpoint, peer: &NodeSpec) -> Result<Connection, Failur
     }
 }
 
-/// Takes connections until the endpoint is closed.
-pub(crate) async fn accept(mut acceptor: Acceptor, events: Events, knocks: Knocks) {
+/// What reads one accepted connection to its end.
+pub(crate) type Reader = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Takes connections until the endpoint is closed. Their readers are passed on, for they outlive this.
+pub(crate) async fn accept(
+    mut acceptor: Acceptor,
+    events: Events,
+    knocks: Knocks,
+    readers: UnboundedSender<Reader>,
+) {
     while let Some(connection) = acceptor.accept().await {
         let id = events.connection();
         let (sender, receiver) = connection.split();
@@ -134,7 +144,10 @@ pub(crate) async fn accept(mut acceptor: Acceptor, events: Events, knocks: Knock
         let end = End::Accepted(sender.peer().clone());
         events.push(Event::Opened(id, end, sender.clone()));
         let events = events.clone();
-        tokio::spawn(async move { read(&events, id, sender, receiver).await });
+        let reader = Box::pin(async move { read(&events, id, sender, receiver).await });
+        if readers.send(reader).is_err() {
+            return;
+        }
     }
 }
 

@@ -12,14 +12,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_causal::ContextKey;
 use quorate_node::{Config, Limits, Node};
-use quorate_protocol::SIBLINGS_BYTES_FACTOR;
+use quorate_protocol::{Answer, Refusal, SIBLINGS_BYTES_FACTOR};
 use quorate_ring::NodeSpec;
 use quorate_storage::rocks::{self, OpenError, Rocks, RocksOptions};
 use quorate_storage::{CommitEvent, Storage, StorageError};
 use quorate_transport::{Acceptor, BindError, Endpoint, Tuning};
 use rand::RngCore;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -28,7 +28,7 @@ use crate::config::{Checked, ConfigError, Durability, NodeConfig};
 use crate::driver::{Driver, Surroundings};
 use crate::event::{Event, Events};
 use crate::identity::{self, Mismatch};
-use crate::links::{self, Knocks};
+use crate::links::{self, Knocks, Reader};
 use crate::open_files;
 
 /// How long peers and HTTP clients may take to hear the last answers once all requests are done.
@@ -117,7 +117,7 @@ impl RunningNode {
         let checked = config.check()?;
         open_files::raise().map_err(|limit| StartError::OpenFiles { limit })?;
         let name = config.name;
-        let (events, queue) = Events::new();
+        let (events, queue) = Events::new(tuning(&checked.config).max_frame);
         let (report, started) = sync_channel(1);
         let (end, ended) = watch::channel(None);
         let own_events = events.clone();
@@ -389,7 +389,11 @@ async fn serve(
 
     // None of these ends by itself; one that panics takes the node with it.
     let mut tasks = JoinSet::new();
-    let accepting = tasks.spawn(links::accept(acceptor, events.clone(), knocks.clone()));
+    let (readers, mut new_readers) = unbounded_channel();
+    let accept = links::accept(acceptor, events.clone(), knocks.clone(), readers);
+    let accepting = tasks.spawn(accept);
+    // Apart from the others: they hold their connections open, until those have heard the last answers.
+    let mut reading = JoinSet::new();
     for peer in &peers {
         let (endpoint, events) = (endpoint.clone(), events.clone());
         tasks.spawn(links::keep_dialled(
@@ -426,13 +430,26 @@ async fn serve(
     tokio::select! {
         () = run => {}
         () = until_a_panic(&mut tasks) => unreachable!("it ends only by a panic"),
+        () = supervise(&mut new_readers, &mut reading) => unreachable!("it ends only by a panic"),
     }
-    let _ = tokio::time::timeout(FAREWELL, &mut gateway).await;
+    tokio::select! {
+        _ = tokio::time::timeout(FAREWELL, &mut gateway) => {}
+        () = refuse(&mut queue) => unreachable!("the links hold the other end"),
+    }
     tasks.abort_all();
     driver.finish(FAREWELL).await;
     endpoint.close("the node is closing");
     endpoint.wait_idle(FAREWELL).await;
     tracing::info!(node = checked.config.name, "closed");
+}
+
+/// Answers the HTTP requests that the driver did not come to see: nothing was done for them.
+async fn refuse(queue: &mut UnboundedReceiver<Event>) {
+    while let Some(event) = queue.recv().await {
+        if let Event::Http(http) = event {
+            let _ = http.asker.send(Answer::Refused(Refusal::Draining));
+        }
+    }
 }
 
 /// Passes on the panic of a task; those that end otherwise are over by intent.
@@ -442,6 +459,18 @@ async fn until_a_panic(tasks: &mut JoinSet<()>) {
             Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Some(_) => {}
             None => std::future::pending().await,
+        }
+    }
+}
+
+/// Runs these and passes on the panic of one.
+async fn supervise(new: &mut UnboundedReceiver<Reader>, running: &mut JoinSet<()>) {
+    loop {
+        tokio::select! {
+            Some(reader) = new.recv() => {
+                running.spawn(reader);
+            }
+            () = until_a_panic(running) => {}
         }
     }
 }

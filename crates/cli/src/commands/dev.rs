@@ -43,20 +43,34 @@ impl Dev {
                 data_dir: self.data_dir,
                 http_port: self.http_port,
             };
-            let cluster = DevCluster::start(options).map_err(Failure::new)?;
+            let mut cluster = DevCluster::start(options).map_err(Failure::new)?;
             let notice = Notice {
                 pid: std::process::id(),
                 client_config: cluster.client_config().to_owned(),
             };
-            let posted = match local::path() {
-                Some(path) => local::post(&path, &notice)?,
-                None => None,
-            };
+            let posted = local::path().and_then(|path| {
+                local::post(&path, &notice).unwrap_or_else(|error| {
+                    output::remark(&format!(
+                        "cannot write {}, where the other commands look for this cluster: {error}",
+                        path.display()
+                    ));
+                    None
+                })
+            });
             show(&cluster, form, posted.is_some())?;
-            let signal = stop.await;
-            output::remark(&format!("{signal}: closing"));
+            let ended = tokio::select! {
+                signal = stop => {
+                    output::remark(&format!("{signal}: closing"));
+                    Ok(())
+                }
+                (node, end) = cluster.wait() => Err(Failure::new(match end {
+                    Ok(()) => format!("{node} ended by itself"),
+                    Err(failure) => format!("{node} ended by itself: {failure}"),
+                })),
+            };
             drop(posted);
-            cluster.stop().map_err(Failure::new)
+            let stopped = cluster.stop().map_err(Failure::new);
+            ended.and(stopped)
         })
     }
 }
@@ -79,7 +93,7 @@ fn show(cluster: &DevCluster, form: Form, found: bool) -> Result<(), Failure> {
     let find = if found {
         "The other commands find this cluster by themselves.".to_owned()
     } else {
-        "Another `quorate dev` is running, or this user has no home: name this cluster to the other commands.".to_owned()
+        "Another `quorate dev` is running, or there is no place to tell of this one: name this cluster to the other commands.".to_owned()
     };
     let url = nodes.first().map_or("", |node| node.url.as_str());
     let last = nodes.last().map_or("", |node| node.url.as_str());

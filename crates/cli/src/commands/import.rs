@@ -19,7 +19,7 @@ use crate::tree::{Root, Skip};
 /// Store every file of a directory
 ///
 /// Keys are paths relative to the directory, with '/' between their parts. Each key is read before it is written: what is stored already
-/// is left alone, anything else is replaced, so importing again never makes siblings, and takes an interrupted import up where it ended. Left out and reported
+/// is left alone, anything else is replaced, siblings too, so importing again takes an interrupted import up where it ended. Left out and reported
 /// are symbolic links, names that are not UTF-8, and what is larger or longer than a value or key may be.
 #[derive(clap::Args)]
 pub(crate) struct Import {
@@ -141,7 +141,8 @@ impl Import {
 }
 
 /// Stores one file with patience. A put of unknown outcome may be tried again, since the key is read before: if it happened after all,
-/// it is found.
+/// it is found, unless the replicas that are asked are others than those that have it. Then the same content becomes a sibling of itself:
+/// harmless, and resolved by the next import, as any siblings.
 async fn store(
     client: Client,
     bucket: String,
@@ -167,7 +168,7 @@ async fn store(
     }
 }
 
-/// Whether it had to be stored: a key that holds just this already is left alone.
+/// Whether it had to be stored: a key that holds just this already is left alone. Siblings are replaced by one value, even if each is this.
 async fn store_once(
     client: &Client,
     bucket: &str,

@@ -124,6 +124,9 @@ pub const KEYS: [Key; 14] = [
 /// The largest value that may be configured: several of them must fit into a connection's queue.
 const VALUE_BYTES_CEILING: usize = 64 << 20;
 
+/// What the names of our variables begin with.
+const PREFIX: &str = "QUORATE_";
+
 /// A value and where it came from.
 #[derive(Clone, Debug)]
 struct Given {
@@ -151,17 +154,18 @@ pub(super) fn load(
 ) -> Result<NodeConfig, ConfigError> {
     let mut given = from_file(path)?;
     for (variable, text) in env {
-        if let Some(key) = KEYS.iter().find(|key| key.variable == variable) {
-            let (origin, named) = (Origin::Environment, variable);
-            given.insert(
-                key.name,
-                Given {
-                    text,
-                    origin,
-                    named,
-                },
-            );
-        }
+        let Some(key) = of_variable(&variable)? else {
+            continue;
+        };
+        let (origin, named) = (Origin::Environment, variable);
+        given.insert(
+            key.name,
+            Given {
+                text,
+                origin,
+                named,
+            },
+        );
     }
     for (name, text) in overrides {
         let key = find(&name, Origin::Flag)?;
@@ -195,21 +199,51 @@ pub(super) fn load(
     })
 }
 
+/// The key that a variable of the environment gives; `None` for one that is not for this configuration.
+fn of_variable(variable: &str) -> Result<Option<&'static Key>, ConfigError> {
+    let Some(name) = variable.strip_prefix(PREFIX) else {
+        return Ok(None);
+    };
+    if let Some(key) = KEYS.iter().find(|key| key.variable == variable) {
+        return Ok(Some(key));
+    }
+    let of_others = ["CONFIG", "ENDPOINT", "LOG"].contains(&name)
+        || name.starts_with("SIM_")
+        || name.starts_with("UPDATE_");
+    // Kubernetes sets these for every service whose name begins with quorate.
+    let of_service = name == "PORT"
+        || name.starts_with("PORT_")
+        || name.starts_with("SERVICE_")
+        || name.contains("_SERVICE_")
+        || name.contains("_PORT_")
+        || name.ends_with("_PORT");
+    if of_others || of_service {
+        return Ok(None);
+    }
+    Err(ConfigError::UnknownKey {
+        origin: Origin::Environment,
+        key: variable.to_owned(),
+        nearest: nearest(&name.to_lowercase()).map(|key| key.variable.to_owned()),
+    })
+}
+
 fn find(name: &str, origin: Origin) -> Result<&'static Key, ConfigError> {
     if let Some(key) = KEYS.iter().find(|key| key.name == name) {
         return Ok(key);
     }
-    let likeness = |key: &&Key| (strsim::jaro_winkler(key.name, name) * 1000.0) as u32;
-    let nearest = KEYS
-        .iter()
-        .max_by_key(likeness)
-        .filter(|key| likeness(key) >= 700)
-        .map(|key| key.name.to_owned());
     Err(ConfigError::UnknownKey {
         origin,
         key: name.to_owned(),
-        nearest,
+        nearest: nearest(name).map(|key| key.name.to_owned()),
     })
+}
+
+/// The key that somebody may have meant.
+fn nearest(name: &str) -> Option<&'static Key> {
+    let likeness = |key: &&Key| (strsim::jaro_winkler(key.name, name) * 1000.0) as u32;
+    KEYS.iter()
+        .max_by_key(likeness)
+        .filter(|key| likeness(key) >= 700)
 }
 
 fn from_file(path: &Path) -> Result<BTreeMap<&'static str, Given>, ConfigError> {

@@ -67,8 +67,8 @@ impl NodeConfig {
     ///
     /// # Errors
     ///
-    /// Any [`ConfigError`]; it names the source, the key, and how to mend it. Variables of the environment that are no
-    /// key of this file are ignored, since other commands have variables of their own.
+    /// Any [`ConfigError`]; it names the source, the key, and how to mend it. A `QUORATE_…` variable that is no key is an
+    /// error as well, unless it is one of other commands, or one that Kubernetes sets for a service.
     pub fn load(
         path: &Path,
         env: impl IntoIterator<Item = (String, String)>,

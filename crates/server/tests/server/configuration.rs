@@ -54,6 +54,14 @@ fn a_mistyped_key_names_the_nearest() {
     );
     edit(file, "xyzzy =", "durability =");
     says(
+        &complaint(file, &[("QUORATE_DURABLITY", "os")], &[]),
+        &[
+            "the environment",
+            "'QUORATE_DURABLITY'",
+            "did you mean 'QUORATE_DURABILITY'?",
+        ],
+    );
+    says(
         &complaint(file, &[], &[("http-listen", "127.0.0.1:1")]),
         &["the command line", "'http_listen'"],
     );
@@ -98,6 +106,10 @@ fn later_sources_win() {
         ("QUORATE_DURABILITY", "os"),
         ("QUORATE_SIBLINGS_MAX", "7"),
         ("QUORATE_ENDPOINT", "not ours"),
+        ("QUORATE_SIM_SEED", "not ours"),
+        ("QUORATE_SERVICE_HOST", "not ours"),
+        ("QUORATE_NODE_1_PORT_7401_TCP", "not ours"),
+        ("DURABLITY", "not ours"),
     ];
     let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let flags = BTreeMap::from([("siblings_max".to_owned(), "9".to_owned())]);

@@ -71,3 +71,25 @@ fn a_directory_is_used_again() {
         ask("PUT", &url, &[], "later").status == 204
     });
 }
+
+#[test]
+fn a_taken_http_port_names_the_flag() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let error = DevCluster::start(DevOptions {
+        nodes: 1,
+        http_port: taken.local_addr().unwrap().port(),
+        ..options()
+    })
+    .unwrap_err();
+    let words = error.to_string();
+    assert!(words.contains("give another with --http-port"), "{words}");
+}
+
+#[test]
+fn its_quic_ports_are_none_that_the_system_gives_away() {
+    let cluster = DevCluster::start(options()).unwrap();
+    for node in cluster.nodes() {
+        let address: std::net::SocketAddr = node.quic.parse().unwrap();
+        assert!(address.port() < 32_768, "{address}");
+    }
+}
