@@ -130,6 +130,7 @@ impl PutRequest {
             key,
             value,
             context: None,
+            condition: None,
             options: Options::default(),
         };
         PutRequest {
@@ -193,6 +194,7 @@ impl DeleteRequest {
             bucket,
             key,
             context: None,
+            condition: None,
             options: Options::default(),
         };
         DeleteRequest {
@@ -248,16 +250,9 @@ impl From<Shown> for Sibling {
 }
 
 pub(crate) fn unexpected(answer: &Answer, write: bool) -> Error {
-    let what = match answer {
-        Answer::Stored { .. } => "as to a put",
-        Answer::Found { .. } | Answer::Absent => "as to a get",
-        Answer::Deleted => "as to a delete",
-        Answer::Described(_) => "with a layout",
-        Answer::Refused(_) | Answer::Unmet(_) => "what is an error",
-    };
     Error::Unexpected {
         node: "the node".into(),
-        what: what.into(),
+        what: format!("{}, which fits no such request", answer.name()),
         write,
     }
 }

@@ -96,7 +96,7 @@ pub(crate) struct Journey {
 impl Journey {
     pub(crate) fn new(request: &Request, candidates: VecDeque<NodeId>) -> Self {
         Journey {
-            write: matches!(request, Request::Put(_) | Request::Delete(_)),
+            write: request.is_write(),
             candidates,
             refused: None,
             lost: None,
@@ -207,6 +207,7 @@ mod tests {
             key: "k".into(),
             value: Value::new("v"),
             context: None,
+            condition: None,
             options: Options::default(),
         })
     }

@@ -44,7 +44,7 @@ pub(crate) fn respond(
         (operation, answer) => {
             tracing::error!(
                 ?operation,
-                answer = name(&answer),
+                answer = answer.name(),
                 "an answer that fits no such request"
             );
             Err(Problem::new(
@@ -52,18 +52,6 @@ pub(crate) fn respond(
                 "The answer does not fit the request. This is a defect; whether anything was changed is unknown.",
             ))
         }
-    }
-}
-
-fn name(answer: &Answer) -> &'static str {
-    match answer {
-        Answer::Stored { .. } => "Stored",
-        Answer::Found { .. } => "Found",
-        Answer::Absent => "Absent",
-        Answer::Deleted => "Deleted",
-        Answer::Described(_) => "Described",
-        Answer::Refused(_) => "Refused",
-        Answer::Unmet(_) => "Unmet",
     }
 }
 

@@ -153,6 +153,7 @@ async fn on_key<B: Backend>(
             bucket,
             key,
             context,
+            condition: None,
             options,
         }),
         Operation::Put => {
@@ -176,6 +177,7 @@ async fn on_key<B: Backend>(
                     meta: described.meta,
                 },
                 context,
+                condition: None,
                 options,
             })
         }

@@ -33,6 +33,11 @@ pub(crate) enum Kind {
     WrongLayout,
     Corrupt,
     NotReady,
+    ConditionFailed,
+    Conflict,
+    NotFound,
+    BucketChanged,
+    DiskFull,
     Unmet,
 }
 
@@ -79,6 +84,23 @@ impl Kind {
             Kind::WrongLayout => (S::SERVICE_UNAVAILABLE, "wrong-layout", "Layouts differ"),
             Kind::Corrupt => (S::SERVICE_UNAVAILABLE, "corrupt", "A record is corrupt"),
             Kind::NotReady => (S::SERVICE_UNAVAILABLE, "not-ready", "Not ready"),
+            Kind::ConditionFailed => (
+                S::PRECONDITION_FAILED,
+                "condition-failed",
+                "The condition does not hold",
+            ),
+            Kind::Conflict => (S::CONFLICT, "conflict", "Conflict"),
+            Kind::NotFound => (S::NOT_FOUND, "not-found", "Not found"),
+            Kind::BucketChanged => (
+                S::SERVICE_UNAVAILABLE,
+                "bucket-changed",
+                "The bucket has just changed",
+            ),
+            Kind::DiskFull => (
+                S::INSUFFICIENT_STORAGE,
+                "disk-full",
+                "The disk is nearly full",
+            ),
             Kind::Unmet => (
                 S::GATEWAY_TIMEOUT,
                 "unmet",
@@ -91,8 +113,9 @@ impl Kind {
     fn retry_after_s(self) -> Option<u32> {
         match self {
             // A poisoned node stays so until somebody restarts it.
-            Kind::DiskFailed => Some(30),
+            Kind::DiskFailed | Kind::DiskFull => Some(30),
             Kind::Unavailable
+            | Kind::BucketChanged
             | Kind::Overloaded
             | Kind::Draining
             | Kind::WrongLayout
@@ -222,6 +245,11 @@ impl From<Refusal> for Problem {
                 format!("{detail} Nothing was changed: try again, or ask another node."),
             ),
             Refusal::NotAllowed(_) => problem(Kind::NotAllowed),
+            Refusal::ConditionFailed(_) => problem(Kind::ConditionFailed),
+            Refusal::Conflict(_) => problem(Kind::Conflict),
+            Refusal::NotFound(_) => problem(Kind::NotFound),
+            Refusal::BucketChanged(_) => problem(Kind::BucketChanged),
+            Refusal::DiskFull { .. } => problem(Kind::DiskFull),
         }
     }
 }

@@ -56,7 +56,7 @@ impl ForwardConversation {
 
     /// The coordinator was lost. A read is tried elsewhere; a write may have happened.
     pub(crate) fn lost(&mut self) -> Step {
-        let repeatable = matches!(self.request, Request::Get(_));
+        let repeatable = !self.request.is_write();
         if repeatable && !self.candidates.is_empty() {
             Step::Again
         } else {
@@ -69,7 +69,7 @@ impl ForwardConversation {
             needed: 1,
             answered: 0,
             timed_out,
-            may_have_written: !matches!(self.request, Request::Get(_)),
+            may_have_written: self.request.is_write(),
         })
     }
 }

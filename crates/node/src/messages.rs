@@ -35,9 +35,10 @@ impl<S: Storage> Node<S> {
                     return;
                 }
                 // Of equal layouts, so whoever asks is broken; and what were stored here nobody would ever find.
-                let (ReplicaRequest::Merge(Merge { vnode, .. })
-                | ReplicaRequest::Read(Read { vnode, .. })) = &request;
-                if !self.placement.is_seat(*vnode, self.config.me) {
+                if let ReplicaRequest::Merge(Merge { vnode, .. })
+                | ReplicaRequest::Read(Read { vnode, .. }) = &request
+                    && !self.placement.is_seat(*vnode, self.config.me)
+                {
                     let refused = ReplicaReply::Refused(Refusal::Malformed(format!(
                         "this node is no replica of partition {} for that replica set",
                         vnode.partition.0
@@ -63,6 +64,13 @@ impl<S: Storage> Node<S> {
                 if let Some((waiter, reply)) = self.replica.show(&read, waiter) {
                     tell(waiter, reply, &mut self.local, out);
                 }
+            }
+            ReplicaRequest::Scan(_)
+            | ReplicaRequest::Bucket(_)
+            | ReplicaRequest::Buckets(_)
+            | ReplicaRequest::Status => {
+                let refused = ReplicaReply::Refused(Refusal::Malformed("not yet".to_owned()));
+                tell(waiter, refused, &mut self.local, out);
             }
             ReplicaRequest::Merge(merge) => match self.replica.merge(&merge) {
                 Ok(due) => {

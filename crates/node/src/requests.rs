@@ -47,7 +47,7 @@ impl<S: Storage> Node<S> {
         request: Request,
         out: &mut Vec<Output>,
     ) -> Result<(), Refusal> {
-        let Some((bucket, key)) = request.target() else {
+        if let Request::Describe = request {
             let node = self.layout.node(self.config.me).map(|n| n.name.clone());
             let description = Description {
                 node: node.unwrap_or_default(),
@@ -55,7 +55,7 @@ impl<S: Storage> Node<S> {
             };
             answer(reply_to, Answer::Described(description), out);
             return Ok(());
-        };
+        }
         if self.draining {
             return Err(Refusal::Draining);
         }
@@ -65,6 +65,9 @@ impl<S: Storage> Node<S> {
                 version: self.layout_version,
             });
         }
+        let Some((bucket, key)) = request.target() else {
+            return Err(Refusal::Malformed("not yet".to_owned()));
+        };
         accept::names(bucket, key)?;
         if let Request::Put(put) = &request {
             accept::value(&put.value, &self.config.limits)?;
@@ -192,7 +195,13 @@ impl<S: Storage> Node<S> {
                 let purpose = Purpose::Delete(write);
                 self.read(accepted, target, seats, needed, purpose, out)
             }
-            Request::Describe => unreachable!("it has no target, so it was answered before"),
+            Request::Describe
+            | Request::List(_)
+            | Request::Bucket(_)
+            | Request::Buckets
+            | Request::Status => {
+                unreachable!("it has no target, so it was answered before")
+            }
         }
     }
 

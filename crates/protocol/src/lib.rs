@@ -4,17 +4,27 @@
 //! [`ReplicaRequest`] and [`ReplicaReply`] are between a coordinator and its replicas. [`Message`] is any of them with
 //! its request id, and knows its bytes.
 
+mod account;
+mod bucket;
 mod ids;
+mod listing;
 mod message;
 mod request;
 
+pub use account::{Account, ClusterStatus, NodeStatus, RepairAccount, ReplicaAccount, StepAccount};
+pub use bucket::{
+    BUCKETS_MAX, BucketAction, BucketDescription, BucketEntry, BucketKind, BucketRequest,
+    Properties, PropertyChanges, REGIONS_MAX,
+};
 pub use ids::{BucketId, RequestId, VnodeId};
+pub use listing::{LIST_KEYS_DEFAULT, LIST_KEYS_MAX, List, Listing, Scan, ScanEntry, Scanned};
 pub use message::{
-    DecodeError, Header, Merge, Message, PROTOCOL_VERSION, Read, ReplicaReply, ReplicaRequest,
-    Trace, decode_value, encode_value,
+    BucketsAsked, DecodeError, Header, Merge, Message, PROTOCOL_VERSION, Read, ReplicaReply,
+    ReplicaRequest, Trace, decode_value, encode_value,
 };
 pub use request::{
-    Answer, BUCKET_BYTES_MAX, Delete, Description, Get, KEY_BYTES_MAX, META_BYTES_MAX, Options,
-    Put, QUORUM_COUNT_MAX, Quorum, Refusal, Request, SIBLINGS_BYTES_FACTOR, SIBLINGS_MAX, Shown,
-    TIMEOUT_DEFAULT, TIMEOUT_MAX, Unmet, VALUE_BYTES_MAX, Value,
+    Answer, BUCKET_BYTES_MAX, Condition, Delete, Description, Explained, Get, KEY_BYTES_MAX,
+    META_BYTES_MAX, Options, Put, QUORUM_COUNT_MAX, Quorum, Refusal, Request,
+    SIBLINGS_BYTES_FACTOR, SIBLINGS_MAX, Shown, TIMEOUT_DEFAULT, TIMEOUT_MAX, Unmet,
+    VALUE_BYTES_MAX, Value,
 };

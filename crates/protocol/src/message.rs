@@ -9,7 +9,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{Answer, BucketId, Delete, Get, Put, Refusal, Request, RequestId, VnodeId};
+use crate::{
+    Answer, BucketEntry, BucketId, BucketRequest, Delete, Get, List, NodeStatus, Put, Refusal,
+    Request, RequestId, Scan, Scanned, VnodeId,
+};
 
 /// The version of these messages, agreed at the handshake.
 pub const PROTOCOL_VERSION: u16 = 1;
@@ -49,6 +52,21 @@ pub enum ReplicaRequest {
     Merge(Merge),
     /// Tell what you have.
     Read(Read),
+    /// List keys of some of your partitions.
+    Scan(Scan),
+    /// Join this entry into your table of buckets, and say what it is afterwards once that is on disk.
+    Bucket(BucketEntry),
+    /// Tell your table of buckets, unless it has this digest.
+    Buckets(BucketsAsked),
+    /// Tell how you are.
+    Status,
+}
+
+/// Asks for the table of buckets.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BucketsAsked {
+    /// The digest of the asker's own table.
+    pub digest: u128,
 }
 
 /// The one way by which data reaches a replica: writes, read repair, and later handoff, exchanges and transfers.
@@ -93,6 +111,14 @@ pub enum ReplicaReply {
     Digest(#[serde(with = "crate::ids::sixteen_bytes")] [u8; 16]),
     /// Nothing done.
     Refused(Refusal),
+    /// Keys.
+    Scanned(Scanned),
+    /// The entry as it is now, on disk.
+    Bucket(BucketEntry),
+    /// The whole table; `None` if the asker's is the same.
+    Buckets(Option<Vec<BucketEntry>>),
+    /// How the node is.
+    Status(Box<NodeStatus>),
 }
 
 /// Everything one side may say to the other.
@@ -132,9 +158,17 @@ mod kind {
     pub(super) const GET: u8 = 2;
     pub(super) const DELETE: u8 = 3;
     pub(super) const DESCRIBE: u8 = 4;
+    pub(super) const LIST: u8 = 5;
+    pub(super) const BUCKET: u8 = 6;
+    pub(super) const BUCKETS: u8 = 7;
+    pub(super) const STATUS: u8 = 8;
     pub(super) const ANSWER: u8 = 15;
     pub(super) const MERGE: u8 = 16;
     pub(super) const READ: u8 = 17;
+    pub(super) const SCAN: u8 = 18;
+    pub(super) const JOIN_BUCKET: u8 = 19;
+    pub(super) const JOIN_BUCKETS: u8 = 20;
+    pub(super) const NODE_STATUS: u8 = 21;
     pub(super) const REPLY: u8 = 31;
 }
 
@@ -148,6 +182,10 @@ impl Message {
                 Request::Get(get) => body(kind::GET, 0, &(id, header, get)),
                 Request::Delete(delete) => body(kind::DELETE, 0, &(id, header, delete)),
                 Request::Describe => body(kind::DESCRIBE, 0, &(id, header)),
+                Request::List(list) => body(kind::LIST, 0, &(id, header, list)),
+                Request::Bucket(bucket) => body(kind::BUCKET, 0, &(id, header, bucket)),
+                Request::Buckets => body(kind::BUCKETS, 0, &(id, header)),
+                Request::Status => body(kind::STATUS, 0, &(id, header)),
             },
             Message::Answer(id, answer) => {
                 let hint = match answer {
@@ -155,6 +193,7 @@ impl Message {
                         siblings.iter().map(|s| s.value.data.len() + 64).sum()
                     }
                     Answer::Described(description) => description.layout.len(),
+                    Answer::Listed(listing) => listing.keys.iter().map(|key| key.len() + 3).sum(),
                     _ => 0,
                 };
                 body(kind::ANSWER, hint, &(id, answer))
@@ -165,9 +204,24 @@ impl Message {
             Message::Replica(id, header, ReplicaRequest::Read(read)) => {
                 body(kind::READ, 0, &(id, header, read))
             }
+            Message::Replica(id, header, ReplicaRequest::Scan(scan)) => {
+                body(kind::SCAN, 0, &(id, header, scan))
+            }
+            Message::Replica(id, header, ReplicaRequest::Bucket(entry)) => {
+                body(kind::JOIN_BUCKET, 0, &(id, header, entry))
+            }
+            Message::Replica(id, header, ReplicaRequest::Buckets(asked)) => {
+                body(kind::JOIN_BUCKETS, 0, &(id, header, asked))
+            }
+            Message::Replica(id, header, ReplicaRequest::Status) => {
+                body(kind::NODE_STATUS, 0, &(id, header))
+            }
             Message::Reply(id, reply) => {
                 let hint = match reply {
                     ReplicaReply::Record(record) => record.len(),
+                    ReplicaReply::Scanned(scanned) => {
+                        scanned.entries.iter().map(|e| e.key.len() + 16).sum()
+                    }
                     _ => 0,
                 };
                 body(kind::REPLY, hint, &(id, reply))
@@ -199,6 +253,22 @@ impl Message {
                 let (id, header) = parse(kind, rest)?;
                 Message::Request(id, header, Request::Describe)
             }
+            kind::LIST => {
+                let (id, header, list): (_, _, List) = parse(kind, rest)?;
+                Message::Request(id, header, Request::List(list))
+            }
+            kind::BUCKET => {
+                let (id, header, bucket): (_, _, BucketRequest) = parse(kind, rest)?;
+                Message::Request(id, header, Request::Bucket(bucket))
+            }
+            kind::BUCKETS => {
+                let (id, header) = parse(kind, rest)?;
+                Message::Request(id, header, Request::Buckets)
+            }
+            kind::STATUS => {
+                let (id, header) = parse(kind, rest)?;
+                Message::Request(id, header, Request::Status)
+            }
             kind::ANSWER => {
                 let (id, answer) = parse(kind, rest)?;
                 Message::Answer(id, answer)
@@ -210,6 +280,22 @@ impl Message {
             kind::READ => {
                 let (id, header, read) = parse(kind, rest)?;
                 Message::Replica(id, header, ReplicaRequest::Read(read))
+            }
+            kind::SCAN => {
+                let (id, header, scan) = parse(kind, rest)?;
+                Message::Replica(id, header, ReplicaRequest::Scan(scan))
+            }
+            kind::JOIN_BUCKET => {
+                let (id, header, entry) = parse(kind, rest)?;
+                Message::Replica(id, header, ReplicaRequest::Bucket(entry))
+            }
+            kind::JOIN_BUCKETS => {
+                let (id, header, asked) = parse(kind, rest)?;
+                Message::Replica(id, header, ReplicaRequest::Buckets(asked))
+            }
+            kind::NODE_STATUS => {
+                let (id, header) = parse(kind, rest)?;
+                Message::Replica(id, header, ReplicaRequest::Status)
             }
             kind::REPLY => {
                 let (id, reply) = parse(kind, rest)?;

@@ -6,6 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::{
+    Account, BucketAction, BucketDescription, BucketEntry, BucketRequest, ClusterStatus, List,
+    Listing,
+};
+
 /// The longest bucket name, in bytes.
 pub const BUCKET_BYTES_MAX: usize = 128;
 /// The longest key, in bytes of UTF-8.
@@ -49,7 +54,7 @@ impl Value {
 }
 
 /// How many replicas have to take part.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Quorum {
     /// This many, wherever they are.
     Count(u8),
@@ -164,6 +169,21 @@ pub struct Options {
     pub dw: Option<Quorum>,
     /// Whether a put's answer shows what the key holds afterwards.
     pub return_body: bool,
+    /// Whether the answer comes with an account of how it came about.
+    pub explain: bool,
+}
+
+/// What must be so for a write to happen. A quorum is read first; between that read and the write others may write, so
+/// on a bucket that takes concurrent writes a condition is best effort: it stops those who know nothing of each other's
+/// finished work, and turns a race into siblings.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Condition {
+    /// The key has no value.
+    Absent,
+    /// The key has exactly one value, and its dot is one of these, as answers show it. The write replaces it.
+    Dots(Vec<String>),
+    /// The key has at least one value. The write replaces what the read saw.
+    Present,
 }
 
 /// What a client asks.
@@ -177,6 +197,14 @@ pub enum Request {
     Delete(Delete),
     /// Tell the layout and who is answering.
     Describe,
+    /// List keys.
+    List(List),
+    /// Show, create, change or drop a bucket.
+    Bucket(BucketRequest),
+    /// Tell the buckets that were created, by name.
+    Buckets,
+    /// Tell how the nodes are.
+    Status,
 }
 
 /// Stores a value: removes the dots in the context and adds one of its own.
@@ -190,6 +218,8 @@ pub struct Put {
     pub value: Value,
     /// The context of an earlier answer for this key, unchanged; none makes a sibling of whatever is there.
     pub context: Option<Bytes>,
+    /// What must be so; a context is then not needed.
+    pub condition: Option<Condition>,
     /// How many replicas, and so on.
     pub options: Options,
 }
@@ -214,6 +244,8 @@ pub struct Delete {
     pub key: String,
     /// The context of an earlier answer: just these values are removed. With none, what a read quorum sees (rule R17).
     pub context: Option<Bytes>,
+    /// What must be so.
+    pub condition: Option<Condition>,
     /// How many replicas, and so on.
     pub options: Options,
 }
@@ -226,7 +258,36 @@ impl Request {
             Request::Put(put) => Some((&put.bucket, &put.key)),
             Request::Get(get) => Some((&get.bucket, &get.key)),
             Request::Delete(delete) => Some((&delete.bucket, &delete.key)),
-            Request::Describe => None,
+            Request::Describe
+            | Request::List(_)
+            | Request::Bucket(_)
+            | Request::Buckets
+            | Request::Status => None,
+        }
+    }
+
+    /// Whether carrying it out twice may do more than carrying it out once.
+    #[must_use]
+    pub fn is_write(&self) -> bool {
+        match self {
+            Request::Put(_) | Request::Delete(_) => true,
+            Request::Bucket(request) => !matches!(request.action, BucketAction::Show),
+            Request::Get(_)
+            | Request::Describe
+            | Request::List(_)
+            | Request::Buckets
+            | Request::Status => false,
+        }
+    }
+
+    /// Whether an account of it is asked for.
+    #[must_use]
+    pub fn explains(&self) -> bool {
+        match self {
+            Request::Put(put) => put.options.explain,
+            Request::Get(get) => get.options.explain,
+            Request::Delete(delete) => delete.options.explain,
+            _ => false,
         }
     }
 }
@@ -261,10 +322,75 @@ pub enum Answer {
     Deleted,
     /// The layout, encoded as JSON, and the answering node.
     Described(Description),
+    /// A page of keys.
+    Listed(Listing),
+    /// A bucket as it is now. After a drop: its next life.
+    Bucket(BucketDescription),
+    /// All buckets that were created, by name.
+    Buckets(Vec<BucketDescription>),
+    /// How the nodes are.
+    Status(ClusterStatus),
+    /// Any other answer, with the account that was asked for.
+    Explained(Explained),
     /// Nothing was changed, and nothing will be.
     Refused(Refusal),
     /// Too few replicas answered in time. A read says no more than that; a write may or may not have happened.
     Unmet(Unmet),
+}
+
+/// An answer with an account of how it came about.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Explained {
+    /// The answer, encoded. In bytes, so that no message nests: a decoder that follows whatever depth a peer sends can be
+    /// made to run out of stack.
+    answer: Bytes,
+    /// What happened.
+    pub account: Account,
+}
+
+impl Explained {
+    /// An answer with its account.
+    #[must_use]
+    pub fn new(answer: &Answer, account: Account) -> Self {
+        let answer = rmp_serde::to_vec(answer).expect("an answer serialises");
+        Explained {
+            answer: answer.into(),
+            account,
+        }
+    }
+
+    /// The two apart.
+    ///
+    /// # Errors
+    /// A sentence, if the bytes are no answer, or one that is explained itself.
+    pub fn open(self) -> Result<(Answer, Account), String> {
+        match rmp_serde::from_slice(&self.answer) {
+            Ok(Answer::Explained(_)) => Err("an explained answer inside another".to_owned()),
+            Ok(answer) => Ok((answer, self.account)),
+            Err(error) => Err(format!("an explained answer that is none: {error}")),
+        }
+    }
+}
+
+impl Answer {
+    /// What kind of answer it is, for logs and for messages about answers that fit no question.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Answer::Stored { .. } => "Stored",
+            Answer::Found { .. } => "Found",
+            Answer::Absent => "Absent",
+            Answer::Deleted => "Deleted",
+            Answer::Described(_) => "Described",
+            Answer::Listed(_) => "Listed",
+            Answer::Bucket(_) => "Bucket",
+            Answer::Buckets(_) => "Buckets",
+            Answer::Status(_) => "Status",
+            Answer::Explained(_) => "Explained",
+            Answer::Refused(_) => "Refused",
+            Answer::Unmet(_) => "Unmet",
+        }
+    }
 }
 
 /// Who answers, and the layout as it knows it.
@@ -328,6 +454,22 @@ pub enum Refusal {
     Corrupt(String),
     /// The asker's certificate does not allow this.
     NotAllowed(String),
+    /// The request's condition does not hold.
+    ConditionFailed(String),
+    /// What is asked for contradicts what is there, as creating a bucket that exists.
+    Conflict(String),
+    /// There is no such thing, as a bucket to update that was not created.
+    NotFound(String),
+    /// The bucket was dropped or created meanwhile; here is its entry. A coordinator takes note of it; its client may
+    /// ask again at once.
+    BucketChanged(Box<BucketEntry>),
+    /// The disk is so full that writes are refused, so that reads, deletes and repair go on.
+    DiskFull {
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that must be free for a write.
+        needed: u64,
+    },
 }
 
 impl Refusal {
@@ -342,6 +484,8 @@ impl Refusal {
                 | Refusal::Poisoned(_)
                 | Refusal::WrongLayout { .. }
                 | Refusal::Corrupt(_)
+                | Refusal::BucketChanged(_)
+                | Refusal::DiskFull { .. }
         )
     }
 }
@@ -384,7 +528,20 @@ impl fmt::Display for Refusal {
                 )
             }
             Refusal::Corrupt(what) => write!(f, "a record is corrupt on this replica: {what}"),
-            Refusal::NotAllowed(why) => f.write_str(why),
+            Refusal::NotAllowed(why)
+            | Refusal::ConditionFailed(why)
+            | Refusal::Conflict(why)
+            | Refusal::NotFound(why) => f.write_str(why),
+            Refusal::BucketChanged(entry) => write!(
+                f,
+                "bucket '{}' was dropped or created a moment ago, and nothing was done: ask again",
+                entry.name
+            ),
+            Refusal::DiskFull { free, needed } => write!(
+                f,
+                "the disk is nearly full ({free} bytes are free, and writes need {needed}): delete something, make room, \
+                 or add nodes"
+            ),
         }
     }
 }

@@ -82,12 +82,27 @@ fn variant(message: &Message) -> String {
         Refusal::Corrupt(_) => 10,
         Refusal::NotAllowed(_) => 11,
         Refusal::SiblingsTooLarge { .. } => 12,
+        Refusal::ConditionFailed(_) => 13,
+        Refusal::Conflict(_) => 14,
+        Refusal::NotFound(_) => 15,
+        Refusal::BucketChanged(_) => 16,
+        Refusal::DiskFull { .. } => 17,
     };
     match message {
         Message::Request(_, _, Request::Put(_)) => "request 0".to_owned(),
         Message::Request(_, _, Request::Get(_)) => "request 1".to_owned(),
         Message::Request(_, _, Request::Delete(_)) => "request 2".to_owned(),
         Message::Request(_, _, Request::Describe) => "request 3".to_owned(),
+        Message::Request(_, _, Request::List(_)) => "request 4".to_owned(),
+        Message::Request(_, _, Request::Bucket(request)) => match &request.action {
+            BucketAction::Show => "request 5 show".to_owned(),
+            BucketAction::Create(_) => "request 5 create".to_owned(),
+            BucketAction::Update(_) => "request 5 update".to_owned(),
+            BucketAction::Set(_) => "request 5 set".to_owned(),
+            BucketAction::Drop => "request 5 drop".to_owned(),
+        },
+        Message::Request(_, _, Request::Buckets) => "request 6".to_owned(),
+        Message::Request(_, _, Request::Status) => "request 7".to_owned(),
         Message::Answer(_, Answer::Stored { .. }) => "answer 0".to_owned(),
         Message::Answer(_, Answer::Found { .. }) => "answer 1".to_owned(),
         Message::Answer(_, Answer::Absent) => "answer 2".to_owned(),
@@ -95,11 +110,24 @@ fn variant(message: &Message) -> String {
         Message::Answer(_, Answer::Described(_)) => "answer 4".to_owned(),
         Message::Answer(_, Answer::Unmet(_)) => "answer 5".to_owned(),
         Message::Answer(_, Answer::Refused(why)) => format!("answer refused {}", refusal(why)),
+        Message::Answer(_, Answer::Listed(_)) => "answer 6".to_owned(),
+        Message::Answer(_, Answer::Bucket(_)) => "answer 7".to_owned(),
+        Message::Answer(_, Answer::Buckets(_)) => "answer 8".to_owned(),
+        Message::Answer(_, Answer::Status(_)) => "answer 9".to_owned(),
+        Message::Answer(_, Answer::Explained(..)) => "answer 10".to_owned(),
+        Message::Replica(_, _, ReplicaRequest::Scan(_)) => "replica 2".to_owned(),
+        Message::Replica(_, _, ReplicaRequest::Bucket(_)) => "replica 3".to_owned(),
+        Message::Replica(_, _, ReplicaRequest::Buckets(_)) => "replica 4".to_owned(),
+        Message::Replica(_, _, ReplicaRequest::Status) => "replica 5".to_owned(),
         Message::Replica(_, _, ReplicaRequest::Merge(_)) => "replica 0".to_owned(),
         Message::Replica(_, _, ReplicaRequest::Read(_)) => "replica 1".to_owned(),
         Message::Reply(_, ReplicaReply::Merged { .. }) => "reply 0".to_owned(),
         Message::Reply(_, ReplicaReply::Record(_)) => "reply 1".to_owned(),
         Message::Reply(_, ReplicaReply::Digest(_)) => "reply 2".to_owned(),
+        Message::Reply(_, ReplicaReply::Scanned(_)) => "reply 3".to_owned(),
+        Message::Reply(_, ReplicaReply::Bucket(_)) => "reply 4".to_owned(),
+        Message::Reply(_, ReplicaReply::Buckets(_)) => "reply 5".to_owned(),
+        Message::Reply(_, ReplicaReply::Status(_)) => "reply 6".to_owned(),
         Message::Reply(_, ReplicaReply::Refused(why)) => format!("reply refused {}", refusal(why)),
     }
 }
@@ -110,8 +138,8 @@ fn every_variant_has_a_specimen() {
         .iter()
         .map(|(_, m)| variant(m))
         .collect();
-    let refusals = 13;
-    assert_eq!(covered.len(), 4 + 6 + 2 + 3 + 2 * refusals, "{covered:?}");
+    let refusals = 18;
+    assert_eq!(covered.len(), 12 + 11 + 6 + 7 + 2 * refusals, "{covered:?}");
 }
 
 #[test]

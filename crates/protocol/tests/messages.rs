@@ -129,12 +129,22 @@ fn every_truncation_of_a_message_is_refused() {
     }
 }
 
+const KINDS: [u8; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 15, 16, 17, 18, 19, 20, 21, 31];
+
+#[test]
+fn explained_answers_do_not_nest() {
+    let inner = Explained::new(&Answer::Absent, Account::default());
+    assert_eq!(inner.clone().open().unwrap().0, Answer::Absent);
+    let nested = Explained::new(&Answer::Explained(inner), Account::default());
+    assert!(nested.open().is_err());
+}
+
 #[test]
 fn unknown_kinds_are_refused() {
     assert!(matches!(Message::decode(&[]), Err(DecodeError::Empty)));
     for kind in 0..=u8::MAX {
         let refused = Message::decode(&[kind, 0xc0]).unwrap_err();
-        if [1, 2, 3, 4, 15, 16, 17, 31].contains(&kind) {
+        if KINDS.contains(&kind) {
             assert!(
                 matches!(refused, DecodeError::Body { kind: k, .. } if k == kind),
                 "{refused}"
@@ -151,7 +161,7 @@ fn unknown_kinds_are_refused() {
 #[test]
 fn deep_nesting_is_refused_with_little_stack() {
     // Arrays in arrays, maps in maps, and options of enums, a hundred thousand deep: none of our types recurses.
-    for kind in [1, 2, 3, 4, 15, 16, 17, 31] {
+    for kind in KINDS {
         for nested in [
             &[0x91][..],
             &[0x92, 0x00],

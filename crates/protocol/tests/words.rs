@@ -93,9 +93,11 @@ fn a_request_names_its_target() {
     for (name, message) in common::specimens() {
         if let Message::Request(_, _, request) = message {
             let expected = match &name[..] {
-                "request/describe" => None,
-                "request/put-bare" | "request/delete-bare" => Some(("b", "k")),
-                _ => Some(("cart", "ann")),
+                "request/put-bare" | "request/delete-bare" | "request/put-if-absent" => {
+                    Some(("b", "k"))
+                }
+                "request/put" | "request/get" | "request/delete" => Some(("cart", "ann")),
+                _ => None,
             };
             assert_eq!(request.target(), expected, "{name}");
         }
@@ -118,6 +120,8 @@ fn refusals_that_pass_are_told_from_those_that_stay() {
         "poisoned",
         "wrong-layout",
         "corrupt",
+        "bucket-changed",
+        "disk-full",
     ];
     assert_eq!(
         passing,

@@ -38,7 +38,7 @@ impl Backend for LocalNode {
         let Some(place) = self.events.http_place() else {
             return Answer::Refused(Refusal::Overloaded);
         };
-        let read_only = matches!(request, Request::Get(_) | Request::Describe);
+        let read_only = !request.is_write();
         let (asker, answer) = oneshot::channel();
         let http = HttpRequest {
             header,

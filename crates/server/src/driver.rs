@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quorate_node::{Caller, Input, Node, Output, Time};
-use quorate_protocol::{Answer, Message, Refusal, ReplicaReply, Request, RequestId, Unmet};
+use quorate_protocol::{Answer, Message, Refusal, ReplicaReply, RequestId, Unmet};
 use quorate_ring::NodeId;
 use quorate_storage::{CommitEvent, Storage};
 use quorate_transport::{CloseReason, Identity, SendError, Sender};
@@ -389,7 +389,7 @@ impl<S: Storage> Driver<S> {
                 let caller = self.caller(Asker::Client {
                     connection: id,
                     request,
-                    writes: matches!(body, Request::Put(_) | Request::Delete(_)),
+                    writes: body.is_write(),
                 });
                 self.input(Input::Request(caller, header, body));
             }

@@ -139,6 +139,7 @@ impl Client {
                     bucket,
                     key: wire_key,
                     context,
+                    condition: None,
                     options,
                 });
                 (Kind::Delete, values, request)
@@ -154,6 +155,7 @@ impl Client {
                 key: wire_key,
                 value: Value::new(id.to_string()),
                 context,
+                condition: None,
                 options: Options {
                     return_body: rng.random_bool(workload.bodies),
                     ..options

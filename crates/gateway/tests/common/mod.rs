@@ -134,7 +134,11 @@ impl State {
                 values.retain(|(dot, _)| delete.context.is_some() && !seen.contains(dot));
                 Ok(Answer::Deleted)
             }
-            Request::Describe => Err(Refusal::Malformed("not over HTTP".to_owned())),
+            Request::List(_)
+            | Request::Bucket(_)
+            | Request::Buckets
+            | Request::Status
+            | Request::Describe => Err(Refusal::Malformed("not over HTTP".to_owned())),
         }
     }
 }

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use quorate_causal::{Actor, Context, ContextKey, Digest, Dot, DotSet, Record};
 use quorate_node::{BucketDefaults, Caller, Config, Input, Limits, Node, Output, Time};
 use quorate_protocol::{
-    Answer, BucketId, Delete, Get, Header, Merge, Message, Options, Put, Quorum, Read, Refusal,
-    ReplicaReply, ReplicaRequest, Request, RequestId, Value, VnodeId, decode_value,
+    Answer, BucketId, Delete, Get, Header, List, Merge, Message, Options, Put, Quorum, Read,
+    Refusal, ReplicaReply, ReplicaRequest, Request, RequestId, Value, VnodeId, decode_value,
 };
 use quorate_ring::{ClusterId, Layout, LayoutSpec, NodeId, NodeSpec, ReplicaSet};
 use quorate_storage::CommitEvent;
@@ -441,6 +441,15 @@ impl Cluster {
                 format!("delete {}{seen}{}", delete.key, options(&delete.options))
             }
             Request::Describe => "describe".to_owned(),
+            Request::List(list) => {
+                let after = list.after.as_deref().unwrap_or("the beginning");
+                format!("list {} after {after}", list.prefix)
+            }
+            Request::Bucket(request) => {
+                format!("{:?} of bucket {}", request.action, request.bucket)
+            }
+            Request::Buckets => "buckets".to_owned(),
+            Request::Status => "status".to_owned(),
         }
     }
 
@@ -460,6 +469,16 @@ impl Cluster {
             Answer::Absent => "absent".to_owned(),
             Answer::Deleted => "deleted".to_owned(),
             Answer::Described(_) => "described".to_owned(),
+            Answer::Listed(listing) => {
+                format!("{} then {:?}", listing.keys.join(" "), listing.next)
+            }
+            Answer::Bucket(bucket) => format!("{bucket:?}"),
+            Answer::Buckets(buckets) => format!("{buckets:?}"),
+            Answer::Status(status) => format!("{} nodes well", status.nodes.len()),
+            Answer::Explained(explained) => match explained.clone().open() {
+                Ok((answer, _)) => format!("{}, explained", self.answer(key, &answer)),
+                Err(why) => why,
+            },
             Answer::Refused(refusal) => format!("REFUSED: {refusal}"),
             Answer::Unmet(unmet) => format!("UNMET: {unmet}"),
         }
@@ -491,6 +510,18 @@ impl Cluster {
                 let what = if read.digest_only { "digest" } else { "record" };
                 format!("{} your {what}?", self.id(*id))
             }
+            Message::Replica(id, _, ReplicaRequest::Scan(scan)) => {
+                format!("{} scan up to {} keys", self.id(*id), scan.limit)
+            }
+            Message::Replica(id, _, ReplicaRequest::Bucket(entry)) => {
+                format!("{} join {entry:?}", self.id(*id))
+            }
+            Message::Replica(id, _, ReplicaRequest::Buckets(_)) => {
+                format!("{} your buckets?", self.id(*id))
+            }
+            Message::Replica(id, _, ReplicaRequest::Status) => {
+                format!("{} how are you?", self.id(*id))
+            }
             Message::Reply(id, reply) => {
                 let line = match reply {
                     ReplicaReply::Merged { synced: true } => "merged, synced".to_owned(),
@@ -509,6 +540,11 @@ impl Cluster {
                         format!("digest {name}")
                     }
                     ReplicaReply::Refused(refusal) => format!("REFUSED: {refusal}"),
+                    ReplicaReply::Scanned(scanned) => format!("{} keys", scanned.entries.len()),
+                    ReplicaReply::Bucket(entry) => format!("now {entry:?}"),
+                    ReplicaReply::Buckets(None) => "the same buckets".to_owned(),
+                    ReplicaReply::Buckets(Some(entries)) => format!("buckets {entries:?}"),
+                    ReplicaReply::Status(status) => format!("{} is well", status.name),
                 };
                 format!("{} {line}", self.id(*id))
             }
@@ -602,6 +638,7 @@ pub(crate) fn put(key: &str, value: &str) -> Request {
         key: key.to_owned(),
         value: Value::new(value.to_owned()),
         context: None,
+        condition: None,
         options: Options::default(),
     })
 }
@@ -619,6 +656,7 @@ pub(crate) fn delete(key: &str) -> Request {
         bucket: BUCKET.to_owned(),
         key: key.to_owned(),
         context: None,
+        condition: None,
         options: Options::default(),
     })
 }
@@ -634,8 +672,9 @@ impl With for Request {
         match &mut self {
             Request::Put(Put { options, .. })
             | Request::Get(Get { options, .. })
-            | Request::Delete(Delete { options, .. }) => *options = with,
-            Request::Describe => {}
+            | Request::Delete(Delete { options, .. })
+            | Request::List(List { options, .. }) => *options = with,
+            Request::Describe | Request::Bucket(_) | Request::Buckets | Request::Status => {}
         }
         self
     }
@@ -645,7 +684,7 @@ impl With for Request {
             Request::Put(Put { context, .. }) | Request::Delete(Delete { context, .. }) => {
                 *context = Some(seen.clone());
             }
-            Request::Get(_) | Request::Describe => {}
+            _ => {}
         }
         self
     }

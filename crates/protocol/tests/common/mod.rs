@@ -73,14 +73,16 @@ fn options() -> BoxedStrategy<Options> {
         quorum(),
         quorum(),
         any::<bool>(),
+        any::<bool>(),
     )
-        .prop_map(|(r, w, pr, pw, dw, return_body)| Options {
+        .prop_map(|(r, w, pr, pw, dw, return_body, explain)| Options {
             r,
             w,
             pr,
             pw,
             dw,
             return_body,
+            explain,
         })
         .boxed()
 }
@@ -95,18 +97,147 @@ pub(crate) fn value() -> BoxedStrategy<Value> {
         .boxed()
 }
 
+fn condition() -> BoxedStrategy<Condition> {
+    prop_oneof![
+        Just(Condition::Absent),
+        Just(Condition::Present),
+        vec(text(), 0..3).prop_map(Condition::Dots),
+    ]
+    .boxed()
+}
+
+fn entry() -> BoxedStrategy<BucketEntry> {
+    let properties = (
+        option::of(any::<u8>()),
+        option::of(vec(text(), 0..3)),
+        option::of(quorum()),
+        option::of(any::<u32>()),
+    )
+        .prop_map(|(n, regions, r, max_siblings)| Properties {
+            n,
+            regions,
+            r,
+            max_siblings,
+            ..Properties::default()
+        });
+    (text(), any::<u64>(), any::<u64>(), option::of(properties))
+        .prop_map(|(name, generation, version, properties)| BucketEntry {
+            name,
+            generation,
+            version,
+            properties,
+        })
+        .boxed()
+}
+
+fn changes() -> BoxedStrategy<PropertyChanges> {
+    (
+        option::of(any::<u8>()),
+        option::of(quorum()),
+        option::of(quorum()),
+        option::of(any::<u32>()),
+    )
+        .prop_map(|(n, w, pw, max_siblings)| PropertyChanges {
+            n,
+            w,
+            pw,
+            max_siblings,
+            ..PropertyChanges::default()
+        })
+        .boxed()
+}
+
+fn description() -> BoxedStrategy<BucketDescription> {
+    (
+        text(),
+        any::<(u64, u64, bool, u8, u32)>(),
+        quorum(),
+        quorum(),
+    )
+        .prop_map(
+            |(name, (generation, version, created, n, max_siblings), r, w)| BucketDescription {
+                name,
+                generation,
+                version,
+                created,
+                kind: BucketKind::Register,
+                n,
+                regions: None,
+                r,
+                w,
+                pr: w,
+                pw: r,
+                dw: w,
+                max_siblings,
+            },
+        )
+        .boxed()
+}
+
+fn status() -> BoxedStrategy<NodeStatus> {
+    (
+        text(),
+        any::<(u64, u64, u64, u64)>(),
+        option::of(text()),
+        vec(text(), 0..3),
+    )
+        .prop_map(
+            |(name, (id, records, disk_bytes, in_flight), not_ready, unreachable)| NodeStatus {
+                id,
+                name,
+                records,
+                disk_bytes,
+                in_flight,
+                not_ready,
+                unreachable,
+                ..NodeStatus::default()
+            },
+        )
+        .boxed()
+}
+
+fn account() -> BoxedStrategy<Account> {
+    (text(), any::<u64>(), vec(text(), 0..3))
+        .prop_map(|(node, at_us, dots)| Account {
+            coordinator: node.clone(),
+            replicas: vec![ReplicaAccount {
+                node: node.clone(),
+                steps: vec![StepAccount {
+                    at_us,
+                    dots: dots.clone(),
+                    ..StepAccount::default()
+                }],
+                ..ReplicaAccount::default()
+            }],
+            repaired: vec![RepairAccount {
+                node,
+                dots,
+                evidence: 1,
+            }],
+            ..Account::default()
+        })
+        .boxed()
+}
+
 fn request() -> BoxedStrategy<Request> {
-    let put = (text(), text(), value(), option::of(bytes()), options()).prop_map(
-        |(bucket, key, value, context, options)| {
+    let put = (
+        text(),
+        text(),
+        value(),
+        option::of(bytes()),
+        option::of(condition()),
+        options(),
+    )
+        .prop_map(|(bucket, key, value, context, condition, options)| {
             Request::Put(Put {
                 bucket,
                 key,
                 value,
                 context,
+                condition,
                 options,
             })
-        },
-    );
+        });
     let get = (text(), text(), options()).prop_map(|(bucket, key, options)| {
         Request::Get(Get {
             bucket,
@@ -114,17 +245,53 @@ fn request() -> BoxedStrategy<Request> {
             options,
         })
     });
-    let delete = (text(), text(), option::of(bytes()), options()).prop_map(
-        |(bucket, key, context, options)| {
+    let delete = (
+        text(),
+        text(),
+        option::of(bytes()),
+        option::of(condition()),
+        options(),
+    )
+        .prop_map(|(bucket, key, context, condition, options)| {
             Request::Delete(Delete {
                 bucket,
                 key,
                 context,
+                condition,
+                options,
+            })
+        });
+    let list = (text(), text(), option::of(text()), any::<u32>(), options()).prop_map(
+        |(bucket, prefix, after, limit, options)| {
+            Request::List(List {
+                bucket,
+                prefix,
+                after,
+                limit,
                 options,
             })
         },
     );
-    prop_oneof![put, get, delete, Just(Request::Describe)].boxed()
+    let action = prop_oneof![
+        Just(BucketAction::Show),
+        changes().prop_map(BucketAction::Create),
+        changes().prop_map(BucketAction::Update),
+        changes().prop_map(BucketAction::Set),
+        Just(BucketAction::Drop),
+    ];
+    let bucket = (text(), action)
+        .prop_map(|(bucket, action)| Request::Bucket(BucketRequest { bucket, action }));
+    prop_oneof![
+        put,
+        get,
+        delete,
+        list,
+        bucket,
+        Just(Request::Describe),
+        Just(Request::Buckets),
+        Just(Request::Status)
+    ]
+    .boxed()
 }
 
 fn refusal() -> BoxedStrategy<Refusal> {
@@ -143,6 +310,11 @@ fn refusal() -> BoxedStrategy<Refusal> {
         any::<u64>().prop_map(|version| Refusal::WrongLayout { version }),
         text().prop_map(Refusal::Corrupt),
         text().prop_map(Refusal::NotAllowed),
+        text().prop_map(Refusal::ConditionFailed),
+        text().prop_map(Refusal::Conflict),
+        text().prop_map(Refusal::NotFound),
+        entry().prop_map(|entry| Refusal::BucketChanged(Box::new(entry))),
+        any::<(u64, u64)>().prop_map(|(free, needed)| Refusal::DiskFull { free, needed }),
     ]
     .boxed()
 }
@@ -169,6 +341,20 @@ fn answer() -> BoxedStrategy<Answer> {
             .prop_map(|(node, layout)| Answer::Described(Description { node, layout })),
         refusal().prop_map(Answer::Refused),
         unmet,
+        (vec(text(), 0..5), option::of(text()))
+            .prop_map(|(keys, next)| Answer::Listed(Listing { keys, next })),
+        description().prop_map(Answer::Bucket),
+        vec(description(), 0..3).prop_map(Answer::Buckets),
+        (text(), vec(status(), 0..3), vec(text(), 0..2)).prop_map(|(node, nodes, silent)| {
+            Answer::Status(ClusterStatus {
+                node,
+                nodes,
+                silent,
+            })
+        }),
+        (refusal(), account()).prop_map(|(refusal, account)| {
+            Answer::Explained(Explained::new(&Answer::Refused(refusal), account))
+        }),
     ]
     .boxed()
 }
@@ -203,6 +389,21 @@ fn replica_request() -> BoxedStrategy<ReplicaRequest> {
                 digest_only,
             })
         }),
+        (target(), bytes(), bytes(), any::<u32>()).prop_map(
+            |((vnode, bucket, partitions), prefix, after, limit)| {
+                ReplicaRequest::Scan(Scan {
+                    set: vnode.set,
+                    bucket,
+                    partitions,
+                    prefix,
+                    after,
+                    limit,
+                })
+            }
+        ),
+        entry().prop_map(ReplicaRequest::Bucket),
+        any::<u128>().prop_map(|digest| ReplicaRequest::Buckets(BucketsAsked { digest })),
+        Just(ReplicaRequest::Status),
     ]
     .boxed()
 }
@@ -213,6 +414,18 @@ fn reply() -> BoxedStrategy<ReplicaReply> {
         bytes().prop_map(ReplicaReply::Record),
         any::<[u8; 16]>().prop_map(ReplicaReply::Digest),
         refusal().prop_map(ReplicaReply::Refused),
+        (vec((bytes(), any::<u64>()), 0..5), option::of(bytes())).prop_map(|(entries, upto)| {
+            let entries = entries.into_iter();
+            ReplicaReply::Scanned(Scanned {
+                entries: entries
+                    .map(|(key, digest)| ScanEntry { key, digest })
+                    .collect(),
+                upto,
+            })
+        }),
+        entry().prop_map(ReplicaReply::Bucket),
+        option::of(vec(entry(), 0..3)).prop_map(ReplicaReply::Buckets),
+        status().prop_map(|status| ReplicaReply::Status(Box::new(status))),
     ]
     .boxed()
 }
@@ -238,6 +451,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
         pw: Some(Quorum::Local),
         dw: Some(Quorum::Each),
         return_body: true,
+        explain: true,
     };
     let value = Value {
         data: Bytes::from_static(b"milk"),
@@ -259,6 +473,93 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
     let text = |text: &str| text.to_owned();
     let context = Bytes::from_static(&[1, 2, 3]);
 
+    let changes = PropertyChanges {
+        kind: Some(BucketKind::Register),
+        n: Some(3),
+        regions: Some(vec![text("eu")]),
+        r: Some(Quorum::Count(1)),
+        w: Some(Quorum::Majority),
+        pr: Some(Quorum::All),
+        pw: Some(Quorum::Local),
+        dw: Some(Quorum::Each),
+        max_siblings: Some(8),
+    };
+    let of_bucket = |action| {
+        Request::Bucket(BucketRequest {
+            bucket: text("cart"),
+            action,
+        })
+    };
+    let entry = BucketEntry {
+        generation: 2,
+        version: 5,
+        properties: Some(Properties {
+            kind: BucketKind::Register,
+            n: Some(3),
+            regions: Some(vec![text("eu")]),
+            r: Some(Quorum::Count(1)),
+            w: Some(Quorum::Majority),
+            pr: Some(Quorum::All),
+            pw: Some(Quorum::Local),
+            dw: Some(Quorum::Each),
+            max_siblings: Some(8),
+        }),
+        name: text("cart"),
+    };
+    let described = BucketDescription {
+        name: text("cart"),
+        generation: 2,
+        version: 5,
+        created: true,
+        kind: BucketKind::Register,
+        n: 3,
+        regions: Some(vec![text("eu")]),
+        r: Quorum::Count(1),
+        w: Quorum::Majority,
+        pr: Quorum::All,
+        pw: Quorum::Local,
+        dw: Quorum::Each,
+        max_siblings: 64,
+    };
+    let node_status = NodeStatus {
+        id: 1,
+        name: text("n1"),
+        release: text("0.1.0"),
+        uptime_s: 60,
+        not_ready: Some(text("why")),
+        layout_version: 3,
+        records: 1_000,
+        disk_bytes: 1 << 20,
+        disk_free_bytes: 1 << 30,
+        in_flight: 4,
+        unreachable: vec![text("n3")],
+        clock_s: 1_700_000_000,
+    };
+    let account = Account {
+        coordinator: text("n1"),
+        layout_version: 3,
+        partition: 255,
+        generation: 2,
+        needed: vec![text("r=2")],
+        replicas: vec![ReplicaAccount {
+            node: text("n1"),
+            region: text("eu"),
+            up: true,
+            steps: vec![StepAccount {
+                at_us: 12,
+                what: text("record"),
+                dots: vec![text("0000002a:7")],
+                evidence: 1,
+            }],
+        }],
+        repaired: vec![RepairAccount {
+            node: text("n2"),
+            dots: vec![text("0000002a:7")],
+            evidence: 1,
+        }],
+        siblings: vec![text("why")],
+        elapsed_us: 250,
+    };
     let requests = [
         (
             "put",
@@ -267,6 +568,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
                 key: text("ann"),
                 value: value.clone(),
                 context: Some(context.clone()),
+                condition: Some(Condition::Dots(vec![text("0000002a:7")])),
                 options,
             }),
         ),
@@ -284,6 +586,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
                 bucket: text("cart"),
                 key: text("ann"),
                 context: Some(context.clone()),
+                condition: Some(Condition::Present),
                 options,
             }),
         ),
@@ -295,6 +598,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
                 key: text("k"),
                 value: Value::new(Bytes::new()),
                 context: None,
+                condition: None,
                 options: Options::default(),
             }),
         ),
@@ -304,9 +608,44 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
                 bucket: text("b"),
                 key: text("k"),
                 context: None,
+                condition: None,
                 options: Options::default(),
             }),
         ),
+        (
+            "put-if-absent",
+            Request::Put(Put {
+                bucket: text("b"),
+                key: text("k"),
+                value: Value::new("v"),
+                context: None,
+                condition: Some(Condition::Absent),
+                options: Options::default(),
+            }),
+        ),
+        (
+            "list",
+            Request::List(List {
+                bucket: text("cart"),
+                prefix: text("a"),
+                after: Some(text("ann")),
+                limit: 1_000,
+                options,
+            }),
+        ),
+        ("bucket-show", of_bucket(BucketAction::Show)),
+        (
+            "bucket-create",
+            of_bucket(BucketAction::Create(changes.clone())),
+        ),
+        (
+            "bucket-update",
+            of_bucket(BucketAction::Update(changes.clone())),
+        ),
+        ("bucket-set", of_bucket(BucketAction::Set(changes))),
+        ("bucket-drop", of_bucket(BucketAction::Drop)),
+        ("buckets", Request::Buckets),
+        ("status", Request::Status),
     ];
     let refusals = [
         ("malformed", Refusal::Malformed(text("why"))),
@@ -346,6 +685,20 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
         ("wrong-layout", Refusal::WrongLayout { version: 4 }),
         ("corrupt", Refusal::Corrupt(text("what"))),
         ("not-allowed", Refusal::NotAllowed(text("why"))),
+        ("condition-failed", Refusal::ConditionFailed(text("why"))),
+        ("conflict", Refusal::Conflict(text("why"))),
+        ("not-found", Refusal::NotFound(text("why"))),
+        (
+            "bucket-changed",
+            Refusal::BucketChanged(Box::new(entry.clone())),
+        ),
+        (
+            "disk-full",
+            Refusal::DiskFull {
+                free: 1 << 20,
+                needed: 1 << 30,
+            },
+        ),
     ];
     let shown = Shown {
         dot: text("0000002a:7"),
@@ -389,6 +742,27 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
                 may_have_written: false,
             }),
         ),
+        (
+            "listed",
+            Answer::Listed(Listing {
+                keys: vec![text("ann"), text("bob")],
+                next: Some(text("bob")),
+            }),
+        ),
+        ("bucket", Answer::Bucket(described.clone())),
+        ("buckets", Answer::Buckets(vec![described])),
+        (
+            "status",
+            Answer::Status(ClusterStatus {
+                node: text("n1"),
+                nodes: vec![node_status.clone()],
+                silent: vec![text("n3")],
+            }),
+        ),
+        (
+            "explained",
+            Answer::Explained(Explained::new(&Answer::Absent, account)),
+        ),
     ];
     let mut replies = vec![
         ("merged", ReplicaReply::Merged { synced: true }),
@@ -398,6 +772,20 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
         ),
         ("record-none", ReplicaReply::Record(Bytes::new())),
         ("digest", ReplicaReply::Digest([0xd1; 16])),
+        (
+            "scanned",
+            ReplicaReply::Scanned(Scanned {
+                entries: vec![ScanEntry {
+                    key: Bytes::from_static(b"ann"),
+                    digest: u64::MAX,
+                }],
+                upto: Some(Bytes::from_static(b"ann")),
+            }),
+        ),
+        ("bucket", ReplicaReply::Bucket(entry.clone())),
+        ("buckets", ReplicaReply::Buckets(Some(vec![entry.clone()]))),
+        ("buckets-same", ReplicaReply::Buckets(None)),
+        ("status", ReplicaReply::Status(Box::new(node_status))),
     ];
     let refused: Vec<(String, Refusal)> = refusals
         .map(|(name, refusal)| (format!("refused-{name}"), refusal))
@@ -433,6 +821,23 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
                 digest_only: true,
             }),
         ),
+        (
+            "scan",
+            ReplicaRequest::Scan(Scan {
+                set: vnode.set,
+                bucket,
+                partitions: Bytes::from_static(&[0b101]),
+                prefix: Bytes::from_static(b"a"),
+                after: Bytes::new(),
+                limit: 100,
+            }),
+        ),
+        ("bucket", ReplicaRequest::Bucket(entry)),
+        (
+            "buckets",
+            ReplicaRequest::Buckets(BucketsAsked { digest: u128::MAX }),
+        ),
+        ("status", ReplicaRequest::Status),
     ];
 
     let mut all = Vec::new();

@@ -97,6 +97,7 @@ fn answers_go_to_whoever_asked_and_to_nobody_when_they_left() {
                 key: key.into(),
                 value: Value::new(key),
                 context: None,
+                condition: None,
                 options: Options::default(),
             });
             connection
