@@ -11,8 +11,8 @@ use crate::tally::{Requirement, Seat};
 use crate::target::Target;
 use crate::write::WriteTerms;
 
-/// Checks the names of a bucket and a key.
-pub(crate) fn names(bucket: &str, key: &str) -> Result<(), Refusal> {
+/// Checks the name of a bucket.
+pub(crate) fn bucket_name(bucket: &str) -> Result<(), Refusal> {
     if bucket.is_empty() {
         return Err(Refusal::Malformed("the bucket's name is empty".to_owned()));
     }
@@ -22,6 +22,12 @@ pub(crate) fn names(bucket: &str, key: &str) -> Result<(), Refusal> {
             bucket.len()
         )));
     }
+    Ok(())
+}
+
+/// Checks the names of a bucket and a key.
+pub(crate) fn names(bucket: &str, key: &str) -> Result<(), Refusal> {
+    bucket_name(bucket)?;
     if key.is_empty() {
         return Err(Refusal::Malformed(
             "the key is empty: a key has 1 to 1,024 bytes".to_owned(),

@@ -63,4 +63,10 @@ pub enum Event {
     Unmet,
     /// A request was refused because too few replicas were in reach.
     Unavailable,
+    /// A change of a bucket met another's and was proposed again on top of it.
+    ChangeAgain,
+    /// Another node's table told of a bucket's change that this node had missed.
+    BucketLearnt,
+    /// A request met a replica that knew a later life of its bucket.
+    BucketChanged,
 }

@@ -5,6 +5,7 @@
 
 use quorate_causal::Actor;
 use quorate_protocol::{BucketId, VnodeId};
+use quorate_ring::Partition;
 
 /// The key of a record.
 pub(crate) fn record(vnode: VnodeId, bucket: BucketId, key: &[u8]) -> Vec<u8> {
@@ -46,4 +47,28 @@ pub(crate) fn end_of(prefix: &[u8]) -> Option<Vec<u8>> {
         }
     }
     None
+}
+
+/// What the keys of the rows of the table of buckets begin with, among what the node knows about itself.
+pub(crate) const BUCKETS: &[u8] = b"bucket/";
+
+/// The key of a bucket's row in the table.
+pub(crate) fn bucket(name: &str) -> Vec<u8> {
+    [BUCKETS, name.as_bytes()].concat()
+}
+
+/// What the keys of the rows begin with that name lives of buckets whose records are still to be removed.
+pub(crate) const RECLAIM: &[u8] = b"reclaim/";
+
+/// The key of the row of one such life.
+pub(crate) fn reclaim(id: BucketId) -> Vec<u8> {
+    [RECLAIM, &id.0].concat()
+}
+
+/// What the keys of all records of one life of a bucket in one partition begin with.
+pub(crate) fn records_of(partition: Partition, bucket: BucketId) -> Vec<u8> {
+    let mut out = Vec::with_capacity(2 + 16);
+    out.extend_from_slice(&partition.0.to_be_bytes());
+    out.extend_from_slice(&bucket.0);
+    out
 }

@@ -10,7 +10,10 @@
 //! what it does for its clients, with its conversations, and about what others say.
 
 mod accept;
+mod administer;
 mod api;
+mod buckets;
+mod change;
 mod config;
 mod forward;
 mod keys;

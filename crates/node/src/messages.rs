@@ -2,7 +2,8 @@
 
 use quorate_causal::{Digest, Record};
 use quorate_protocol::{
-    Answer, Header, Merge, Message, Read, Refusal, ReplicaReply, ReplicaRequest, RequestId,
+    Answer, BucketEntry, Header, Merge, Message, Read, Refusal, ReplicaReply, ReplicaRequest,
+    RequestId, VnodeId,
 };
 use quorate_ring::NodeId;
 use quorate_storage::Storage;
@@ -37,8 +38,10 @@ impl<S: Storage> Node<S> {
                 // Of equal layouts, so whoever asks is broken; and what were stored here nobody would ever find.
                 if let ReplicaRequest::Merge(Merge { vnode, .. })
                 | ReplicaRequest::Read(Read { vnode, .. }) = &request
-                    && !self.placement.is_seat(*vnode, self.config.me)
+                    && !self.is_seat(*vnode)
                 {
+                    // Or it knows of a bucket that this node has not heard of.
+                    self.compare(from, out);
                     let refused = ReplicaReply::Refused(Refusal::Malformed(format!(
                         "this node is no replica of partition {} for that replica set",
                         vnode.partition.0
@@ -59,16 +62,30 @@ impl<S: Storage> Node<S> {
         request: ReplicaRequest,
         out: &mut Vec<Output>,
     ) {
+        if let ReplicaRequest::Merge(Merge { vnode, bucket, .. })
+        | ReplicaRequest::Read(Read { vnode, bucket, .. }) = &request
+            && let Some(entry) = self.buckets.objection(*bucket, vnode.set)
+        {
+            let changed = Refusal::BucketChanged(Box::new(entry.clone()));
+            tell(waiter, ReplicaReply::Refused(changed), &mut self.local, out);
+            return;
+        }
         match request {
             ReplicaRequest::Read(read) => {
                 if let Some((waiter, reply)) = self.replica.show(&read, waiter) {
                     tell(waiter, reply, &mut self.local, out);
                 }
             }
-            ReplicaRequest::Scan(_)
-            | ReplicaRequest::Bucket(_)
-            | ReplicaRequest::Buckets(_)
-            | ReplicaRequest::Status => {
+            ReplicaRequest::Bucket(entry) => {
+                if let Some((waiter, reply)) = self.on_entry(waiter, *entry) {
+                    tell(waiter, reply, &mut self.local, out);
+                }
+            }
+            ReplicaRequest::Buckets(asked) => {
+                let table = self.table(&asked);
+                tell(waiter, table, &mut self.local, out);
+            }
+            ReplicaRequest::Scan(_) | ReplicaRequest::Status => {
                 let refused = ReplicaReply::Refused(Refusal::Malformed("not yet".to_owned()));
                 tell(waiter, refused, &mut self.local, out);
             }
@@ -136,7 +153,8 @@ impl<S: Storage> Node<S> {
             record: written.delta,
             durable: write.terms.durable,
         };
-        let seats = self.placement.primaries(merge.vnode.partition);
+        let policy = write.target.policy.clone();
+        let seats = policy.placement.primaries(merge.vnode.partition);
         for seat in seats.iter().filter(|s| s.node != self.config.me) {
             if self.peers.get(&seat.node).is_some_and(|p| p.up) {
                 let header = Header {
@@ -164,6 +182,13 @@ impl<S: Storage> Node<S> {
         reply: ReplicaReply,
         out: &mut Vec<Output>,
     ) {
+        match reply {
+            ReplicaReply::Refused(Refusal::BucketChanged(entry)) => {
+                return self.on_bucket_changed(id, *entry, out);
+            }
+            ReplicaReply::Buckets(Some(entries)) => return self.on_table(entries, out),
+            _ => {}
+        }
         let Some(conversation) = self.conversations.get_mut(&id) else {
             return; // Answered already, or nobody waits for it: a repair.
         };
@@ -172,6 +197,7 @@ impl<S: Storage> Node<S> {
             let asked_at = match &conversation.kind {
                 Kind::Read(read) => read.asked_at(from),
                 Kind::Write(_) | Kind::Forward(_) => Some(conversation.began),
+                Kind::Change(_) => None,
             };
             if let Some(at) = asked_at {
                 peer.answered_after(now.since(at));
@@ -199,8 +225,26 @@ impl<S: Storage> Node<S> {
                 }
                 self.step_read(now, id, out);
             }
+            Kind::Change(_) => self.on_change_reply(now, from, id, reply, out),
             Kind::Forward(_) => {}
         }
+    }
+
+    /// A replica knows a later life of a request's bucket. Nothing of the request can be seen by anyone who knows it
+    /// too: what was written stands under a life that is over.
+    fn on_bucket_changed(&mut self, id: RequestId, entry: BucketEntry, out: &mut Vec<Output>) {
+        let changed = Refusal::BucketChanged(Box::new(entry.clone()));
+        // If it cannot be stored this node says so to the next request; this one is refused in any case.
+        let _ = self.learn(entry);
+        if self.conversations.contains_key(&id) {
+            out.push(Output::Event(Event::BucketChanged));
+            self.finish(id, Answer::Refused(changed), out);
+        }
+    }
+
+    fn is_seat(&self, vnode: VnodeId) -> bool {
+        let placement = self.buckets.placement(vnode.set);
+        placement.is_some_and(|p| p.is_seat(vnode, self.config.me))
     }
 
     /// The coordinator of a forwarded request has answered.
@@ -262,6 +306,10 @@ impl<S: Storage> Node<S> {
                         read.lost(node);
                         self.step_read(now, id, out);
                     }
+                }
+                Kind::Change(change) => {
+                    change.lost(node);
+                    self.step_change(id, out);
                 }
                 Kind::Forward(forward) => {
                     if forward.at() == Some(node) {

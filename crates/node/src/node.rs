@@ -9,17 +9,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_causal::DotSet;
 use quorate_protocol::{
-    Answer, BucketId, Message, Read, Refusal, ReplicaReply, ReplicaRequest, Request, RequestId,
+    Answer, Message, Read, Refusal, ReplicaReply, ReplicaRequest, Request, RequestId,
 };
-use quorate_ring::{Layout, NodeId, ReplicaSet};
+use quorate_ring::{Layout, NodeId};
 use quorate_storage::{Storage, StorageError};
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
+use crate::administer::COMPARE_EVERY_US;
 use crate::api::{Caller, Input, Output};
+use crate::buckets::Buckets;
+use crate::change::ChangeConversation;
 use crate::config::Config;
 use crate::forward::ForwardConversation;
-use crate::placement::Placement;
 use crate::read::ReadConversation;
 use crate::replica::{Replica, Write, Written};
 use crate::target::Target;
@@ -54,6 +56,7 @@ pub(crate) enum Kind {
     Write(WriteConversation),
     Read(ReadConversation),
     Forward(ForwardConversation),
+    Change(ChangeConversation),
 }
 
 impl Kind {
@@ -65,7 +68,7 @@ impl Kind {
                 Request::Put(put) => put.value.data.len(),
                 _ => 0,
             },
-            Kind::Read(_) => 0,
+            Kind::Read(_) | Kind::Change(_) => 0,
         }
     }
 }
@@ -103,7 +106,10 @@ pub struct Node<S> {
     pub(crate) config: Config,
     pub(crate) layout_version: u64,
     pub(crate) layout: Layout,
-    pub(crate) placement: Placement,
+    pub(crate) buckets: Buckets,
+    /// When to compare tables of buckets next, and with whom that was done last.
+    pub(crate) compare_at: Time,
+    pub(crate) compared: Option<NodeId>,
     pub(crate) replica: Replica<S, Waiter>,
     pub(crate) peers: BTreeMap<NodeId, Peer>,
     pub(crate) conversations: BTreeMap<RequestId, Conversation>,
@@ -136,7 +142,8 @@ impl<S: Storage> Node<S> {
     /// be a fresh random number at every start: incarnations come from it (rule R1).
     ///
     /// # Errors
-    /// A sentence, if `config.me` has no seat in the layout or the bucket defaults make no replica set.
+    /// A sentence, if `config.me` has no seat in the layout, the bucket defaults make no replica set, or the stored table
+    /// of buckets cannot be read.
     pub fn new(config: Config, layout: Layout, storage: S, seed: [u8; 32]) -> Result<Self, String> {
         if layout.node(config.me).is_none() {
             return Err(format!(
@@ -145,7 +152,7 @@ impl<S: Storage> Node<S> {
                 layout.version()
             ));
         }
-        let set = ReplicaSet::new(config.defaults.n, None).map_err(|e| e.to_string())?;
+        let buckets = Buckets::load(&config, &layout, &storage)?;
         let mut rng = ChaCha12Rng::from_seed(seed);
         // Answers to an earlier life of this node must find no conversation of this one.
         let next_id = rng.next_u64() >> 1;
@@ -153,7 +160,9 @@ impl<S: Storage> Node<S> {
         rng.fill_bytes(&mut replica_seed);
         Ok(Node {
             layout_version: layout.version(),
-            placement: Placement::new(&layout, &set, config.me),
+            buckets,
+            compare_at: Time(COMPARE_EVERY_US),
+            compared: None,
             peers: layout
                 .nodes()
                 .iter()
@@ -193,6 +202,7 @@ impl<S: Storage> Node<S> {
             Input::Up(node) => {
                 if let Some(peer) = self.peers.get_mut(&node) {
                     peer.up = true;
+                    self.compare(node, out);
                 }
             }
             Input::Down(node) => self.on_down(now, node, out),
@@ -206,13 +216,20 @@ impl<S: Storage> Node<S> {
     /// When to call [`Node::handle`] with [`Input::Wake`] if nothing else happens before.
     #[must_use]
     pub fn wake_at(&self) -> Option<Time> {
-        self.timers.first().map(|(at, _, _)| *at)
+        let timer = self.timers.first().map(|(at, _, _)| *at);
+        Some(timer.map_or(self.compare_at, |at| at.min(self.compare_at)))
     }
 
     /// How many requests this node coordinates or forwards right now.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.conversations.len()
+    }
+
+    /// Whether nothing is under way and nothing is waited for but the next comparison of tables. For tests.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.conversations.is_empty() && self.timers.is_empty() && self.local.is_empty()
     }
 
     /// Whether this node can take a request that needs a majority of its cluster; the reason if not.
@@ -268,10 +285,12 @@ impl<S: Storage> Node<S> {
 
     pub(crate) fn target(&self, bucket: &str, key: &str) -> Target {
         let partition = self.layout.partition_of(bucket, key.as_bytes());
+        let (id, policy) = self.buckets.resolve(bucket);
         Target {
             key: key.to_owned(),
-            id: BucketId::new(bucket, 0),
-            vnode: self.placement.vnode(partition),
+            id,
+            vnode: policy.placement.vnode(partition),
+            policy,
         }
     }
 

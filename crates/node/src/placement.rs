@@ -1,11 +1,14 @@
 //! Who holds a key, as one layout has it: looked up on every request, so worked out once.
 
+use std::collections::BTreeSet;
+
 use quorate_protocol::VnodeId;
 use quorate_ring::{Layout, NodeId, Partition, ReplicaSet, ReplicaSetId};
 
 use crate::tally::Seat;
 
 /// The replicas of every partition for one replica set.
+#[derive(Debug)]
 pub(crate) struct Placement {
     set: ReplicaSetId,
     /// By partition, in the order of the preference list.
@@ -59,6 +62,25 @@ impl Placement {
     pub(crate) fn is_seat(&self, vnode: VnodeId, node: NodeId) -> bool {
         let seats = self.seats.get(usize::from(vnode.partition.0));
         vnode.set == self.set && seats.is_some_and(|s| s.iter().any(|s| s.node == node))
+    }
+
+    /// The replica set.
+    pub(crate) fn set(&self) -> ReplicaSetId {
+        self.set
+    }
+
+    /// The different groups of nodes that hold partitions, each once, whatever their order.
+    pub(crate) fn kinds(&self) -> Vec<&[Seat]> {
+        let mut seen = BTreeSet::new();
+        let mut kinds = Vec::new();
+        for seats in &self.seats {
+            let mut nodes: Vec<NodeId> = seats.iter().map(|s| s.node).collect();
+            nodes.sort_unstable();
+            if seen.insert(nodes) {
+                kinds.push(seats.as_slice());
+            }
+        }
+        kinds
     }
 
     pub(crate) fn region(&self) -> u16 {

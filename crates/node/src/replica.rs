@@ -253,6 +253,29 @@ impl<S: Storage, W> Replica<S, W> {
         waiters.chain(reads.map(|(waiter, _)| waiter)).collect()
     }
 
+    /// Commits what belongs to no vnode.
+    pub(crate) fn commit(&mut self, batch: Batch) -> Result<(), Refusal> {
+        if let Some(reason) = &self.poisoned {
+            return Err(Refusal::Poisoned(reason.clone()));
+        }
+        self.last = self.storage.commit(batch, Level::Written);
+        Ok(())
+    }
+
+    /// When everything committed so far is on disk.
+    pub(crate) fn sync(&mut self) -> Result<Due, Refusal> {
+        if let Some(reason) = &self.poisoned {
+            return Err(Refusal::Poisoned(reason.clone()));
+        }
+        if self.progress.synced < self.last {
+            self.last = self.storage.commit(Batch::new(), Level::Synced);
+        }
+        Ok(Due {
+            ticket: self.last,
+            level: Level::Synced,
+        })
+    }
+
     /// The record of a key, and its vnode loaded.
     fn load(
         &mut self,

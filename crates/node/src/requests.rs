@@ -65,10 +65,9 @@ impl<S: Storage> Node<S> {
                 version: self.layout_version,
             });
         }
-        let Some((bucket, key)) = request.target() else {
-            return Err(Refusal::Malformed("not yet".to_owned()));
-        };
-        accept::names(bucket, key)?;
+        if let Some((bucket, key)) = request.target() {
+            accept::names(bucket, key)?;
+        }
         if let Request::Put(put) = &request {
             accept::value(&put.value, &self.config.limits)?;
         }
@@ -83,17 +82,42 @@ impl<S: Storage> Node<S> {
         {
             return Err(Refusal::Overloaded);
         }
+        let Some((bucket, key)) = request.target() else {
+            return self.serve(accepted, request, out);
+        };
         let target = self.target(bucket, key);
-        let seats = self.placement.primaries(target.vnode.partition).to_vec();
+        let policy = target.policy.clone();
+        let seats = policy.placement.primaries(target.vnode.partition);
         if seats.iter().any(|s| s.node == self.config.me) {
-            self.coordinate(accepted, target, &seats, request, out)
+            self.coordinate(accepted, target, seats, request, out)
         } else if header.forwarded {
             // Whoever sent it took us for a replica: it has another layout. Passing it on could go round for ever.
             Err(Refusal::WrongLayout {
                 version: self.layout_version,
             })
         } else {
-            self.forward(accepted, header, request, &seats, out)
+            self.forward(accepted, header, request, seats, out)
+        }
+    }
+
+    /// Serves a request that is about no key.
+    fn serve(
+        &mut self,
+        accepted: Accepted,
+        request: Request,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Refusal> {
+        match request {
+            Request::Bucket(request) => self.administer(accepted, request, out),
+            Request::Buckets => {
+                let buckets = Answer::Buckets(self.buckets.created());
+                answer(accepted.reply_to, buckets, out);
+                Ok(())
+            }
+            Request::List(_) | Request::Status => Err(Refusal::Malformed("not yet".to_owned())),
+            Request::Put(_) | Request::Get(_) | Request::Delete(_) | Request::Describe => {
+                unreachable!("it is about a key, or was answered before")
+            }
         }
     }
 
@@ -159,10 +183,11 @@ impl<S: Storage> Node<S> {
         request: Request,
         out: &mut Vec<Output>,
     ) -> Result<(), Refusal> {
+        let policy = target.policy.clone();
         let terms = |options| Terms {
             seats,
-            placement: &self.placement,
-            defaults: &self.config.defaults,
+            placement: &policy.placement,
+            defaults: &policy.defaults,
             options,
         };
         match request {
@@ -179,7 +204,7 @@ impl<S: Storage> Node<S> {
                 let terms = terms(&options).write()?;
                 let context = accept::context(&self.config, &target, context.as_deref())?;
                 let payload = Some(encode_value(&value));
-                self.write(accepted, target, seats, terms, context.removed(), payload)
+                self.write(accepted, target, terms, context.removed(), payload)
             }
             Request::Delete(Delete {
                 context, options, ..
@@ -187,11 +212,11 @@ impl<S: Storage> Node<S> {
                 let write = terms(&options).write()?;
                 if context.is_some() {
                     let context = accept::context(&self.config, &target, context.as_deref())?;
-                    return self.write(accepted, target, seats, write, context.removed(), None);
+                    return self.write(accepted, target, write, context.removed(), None);
                 }
                 let needed = terms(&options).read()?;
                 // What could not be removed need not be read.
-                self.in_reach(&write.taken, seats)?;
+                self.in_reach(&write.taken)?;
                 let purpose = Purpose::Delete(write);
                 self.read(accepted, target, seats, needed, purpose, out)
             }
@@ -206,7 +231,7 @@ impl<S: Storage> Node<S> {
     }
 
     /// Refuses what cannot be met by the nodes in reach, before anything is sent.
-    pub(crate) fn in_reach(&self, needed: &Requirement, seats: &[Seat]) -> Result<(), Refusal> {
+    pub(crate) fn in_reach(&self, needed: &Requirement) -> Result<(), Refusal> {
         if let Some(reason) = self.replica.poisoned() {
             return Err(Refusal::Poisoned(reason.to_owned()));
         }
@@ -215,7 +240,7 @@ impl<S: Storage> Node<S> {
         }
         Err(Refusal::Unavailable {
             needed: needed.needed(),
-            answered: seats.iter().filter(|s| self.is_up(s.node)).count() as u32,
+            answered: needed.among(|n| self.is_up(n)),
         })
     }
 
@@ -237,20 +262,22 @@ impl<S: Storage> Node<S> {
         &mut self,
         accepted: Accepted,
         target: Target,
-        seats: &[Seat],
         terms: WriteTerms,
         removed: DotSet,
         payload: Option<Bytes>,
     ) -> Result<(), Refusal> {
-        self.in_reach(&terms.taken, seats)?;
-        self.in_reach(&terms.synced, seats)?;
+        if let Some(entry) = self.buckets.objection(target.id, target.vnode.set) {
+            return Err(Refusal::BucketChanged(Box::new(entry.clone())));
+        }
+        self.in_reach(&terms.taken)?;
+        self.in_reach(&terms.synced)?;
         let write = Write {
             vnode: target.vnode,
             bucket: target.id,
             key: target.key_bytes(),
             removed,
             durable: terms.durable,
-            siblings_max: self.config.limits.siblings_max,
+            siblings_max: target.policy.siblings_max,
             siblings_bytes_max: self.config.limits.siblings_bytes_max,
             payload,
         };
@@ -270,7 +297,7 @@ impl<S: Storage> Node<S> {
         out: &mut Vec<Output>,
     ) -> Result<(), Refusal> {
         if needed.verdict(|n| self.is_up(n) || n == self.config.me, |_| false) != Verdict::Met {
-            self.in_reach(&needed, seats)?;
+            self.in_reach(&needed)?;
         }
         // This node's own record costs no message.
         let mut candidates = vec![self.config.me];

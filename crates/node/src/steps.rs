@@ -115,10 +115,6 @@ impl<S: Storage> Node<S> {
             // Also where nothing is live: a removal that a replica knows of may be on that one alone, and not yet on its
             // disk, while another replica still has the value. What is acknowledged as deleted is removed on `w`.
             Purpose::Delete(terms) => {
-                let seats = self
-                    .placement
-                    .primaries(read.target.vnode.partition)
-                    .to_vec();
                 let mut removed = outcome.record.context().removed();
                 removed.join(outcome.record.evidence());
                 let accepted = Accepted {
@@ -126,7 +122,7 @@ impl<S: Storage> Node<S> {
                     now,
                     deadline: conversation.deadline,
                 };
-                let begun = self.write(accepted, read.target, &seats, terms, removed, None);
+                let begun = self.write(accepted, read.target, terms, removed, None);
                 if let Err(refusal) = begun {
                     answer(accepted.reply_to, Answer::Refused(refusal), out);
                 }
@@ -267,6 +263,10 @@ impl<S: Storage> Node<S> {
                     let unmet = read.unmet(true);
                     self.finish(id, unmet, out);
                 }
+                (Timer::Deadline, Kind::Change(change)) => {
+                    let unmet = change.unmet(true);
+                    self.finish(id, unmet, out);
+                }
                 (Timer::Deadline, Kind::Forward(forward)) => {
                     let unmet = forward.unmet(true);
                     self.finish(id, unmet, out);
@@ -291,5 +291,6 @@ impl<S: Storage> Node<S> {
             }
             self.on_local(now, out);
         }
+        self.compare_in_turn(now, out);
     }
 }

@@ -1,10 +1,12 @@
 //! Who has to take part in a request, and whether they have: pure values beside the conversations that own the timers.
 
+use std::collections::BTreeSet;
+
 use quorate_protocol::{Quorum, Refusal};
 use quorate_ring::NodeId;
 
 /// A replica that a request may count on, and the region it sits in.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Seat {
     /// The node.
     pub node: NodeId,
@@ -141,6 +143,17 @@ impl Requirement {
     #[must_use]
     pub(crate) fn counts(&self, node: NodeId) -> bool {
         self.groups.iter().any(|g| g.members.contains(&node))
+    }
+
+    /// How many of the nodes it counts are among these.
+    #[must_use]
+    pub(crate) fn among(&self, is: impl Fn(NodeId) -> bool) -> u32 {
+        let members: BTreeSet<NodeId> = self
+            .groups
+            .iter()
+            .flat_map(|g| g.members.iter().copied())
+            .collect();
+        members.into_iter().filter(|n| is(*n)).count() as u32
     }
 
     /// The most nodes any of its groups needs, for messages to people.

@@ -1,7 +1,11 @@
 //! The key a request is about, with everything that follows from it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use quorate_protocol::{BucketId, VnodeId};
+
+use crate::buckets::Policy;
 
 /// One key of one bucket, placed.
 #[derive(Clone, Debug)]
@@ -9,6 +13,7 @@ pub(crate) struct Target {
     pub(crate) key: String,
     pub(crate) id: BucketId,
     pub(crate) vnode: VnodeId,
+    pub(crate) policy: Arc<Policy>,
 }
 
 impl Target {

@@ -4,6 +4,7 @@
 //! greater generation wins, then the greater version, then the greater properties. So nodes that heard of changes in
 //! different orders end with the same table, and a node that was away cannot bring a dropped bucket back.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{BucketId, Quorum};
@@ -96,6 +97,21 @@ impl BucketEntry {
     #[must_use]
     pub fn id(&self) -> BucketId {
         BucketId::new(&self.name, self.generation)
+    }
+
+    /// The entry's bytes, as nodes store them.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        rmp_serde::to_vec(self).expect("an entry serialises").into()
+    }
+
+    /// Reads an entry.
+    ///
+    /// # Errors
+    /// A sentence, if these are not the bytes of an entry.
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        rmp_serde::from_slice(bytes)
+            .map_err(|e| format!("not an entry of the table of buckets: {e}"))
     }
 }
 

@@ -55,7 +55,7 @@ pub enum ReplicaRequest {
     /// List keys of some of your partitions.
     Scan(Scan),
     /// Join this entry into your table of buckets, and say what it is afterwards once that is on disk.
-    Bucket(BucketEntry),
+    Bucket(Box<BucketEntry>),
     /// Tell your table of buckets, unless it has this digest.
     Buckets(BucketsAsked),
     /// Tell how you are.
@@ -114,7 +114,7 @@ pub enum ReplicaReply {
     /// Keys.
     Scanned(Scanned),
     /// The entry as it is now, on disk.
-    Bucket(BucketEntry),
+    Bucket(Box<BucketEntry>),
     /// The whole table; `None` if the asker's is the same.
     Buckets(Option<Vec<BucketEntry>>),
     /// How the node is.

@@ -325,13 +325,13 @@ pub enum Answer {
     /// A page of keys.
     Listed(Listing),
     /// A bucket as it is now. After a drop: its next life.
-    Bucket(BucketDescription),
+    Bucket(Box<BucketDescription>),
     /// All buckets that were created, by name.
     Buckets(Vec<BucketDescription>),
     /// How the nodes are.
     Status(ClusterStatus),
     /// Any other answer, with the account that was asked for.
-    Explained(Explained),
+    Explained(Box<Explained>),
     /// Nothing was changed, and nothing will be.
     Refused(Refusal),
     /// Too few replicas answered in time. A read says no more than that; a write may or may not have happened.
@@ -351,12 +351,12 @@ pub struct Explained {
 impl Explained {
     /// An answer with its account.
     #[must_use]
-    pub fn new(answer: &Answer, account: Account) -> Self {
+    pub fn new(answer: &Answer, account: Account) -> Box<Self> {
         let answer = rmp_serde::to_vec(answer).expect("an answer serialises");
-        Explained {
+        Box::new(Explained {
             answer: answer.into(),
             account,
-        }
+        })
     }
 
     /// The two apart.

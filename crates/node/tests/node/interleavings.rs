@@ -294,7 +294,7 @@ impl World {
         self.judge();
         for (i, node) in self.c.nodes.iter().enumerate() {
             assert_eq!(node.in_flight(), 0, "n{i}");
-            assert_eq!(node.wake_at(), None, "n{i}");
+            assert!(node.is_idle(), "n{i}");
             for (key, value) in &self.refused {
                 let record = self.c.record(i, key);
                 let found = record.live().iter().find(|s| s.payload == *value);

@@ -343,7 +343,7 @@ fn answer() -> BoxedStrategy<Answer> {
         unmet,
         (vec(text(), 0..5), option::of(text()))
             .prop_map(|(keys, next)| Answer::Listed(Listing { keys, next })),
-        description().prop_map(Answer::Bucket),
+        description().prop_map(|bucket| Answer::Bucket(Box::new(bucket))),
         vec(description(), 0..3).prop_map(Answer::Buckets),
         (text(), vec(status(), 0..3), vec(text(), 0..2)).prop_map(|(node, nodes, silent)| {
             Answer::Status(ClusterStatus {
@@ -401,7 +401,7 @@ fn replica_request() -> BoxedStrategy<ReplicaRequest> {
                 })
             }
         ),
-        entry().prop_map(ReplicaRequest::Bucket),
+        entry().prop_map(|entry| ReplicaRequest::Bucket(Box::new(entry))),
         any::<u128>().prop_map(|digest| ReplicaRequest::Buckets(BucketsAsked { digest })),
         Just(ReplicaRequest::Status),
     ]
@@ -423,7 +423,7 @@ fn reply() -> BoxedStrategy<ReplicaReply> {
                 upto,
             })
         }),
-        entry().prop_map(ReplicaReply::Bucket),
+        entry().prop_map(|entry| ReplicaReply::Bucket(Box::new(entry))),
         option::of(vec(entry(), 0..3)).prop_map(ReplicaReply::Buckets),
         status().prop_map(|status| ReplicaReply::Status(Box::new(status))),
     ]
@@ -749,7 +749,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
                 next: Some(text("bob")),
             }),
         ),
-        ("bucket", Answer::Bucket(described.clone())),
+        ("bucket", Answer::Bucket(Box::new(described.clone()))),
         ("buckets", Answer::Buckets(vec![described])),
         (
             "status",
@@ -782,7 +782,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
                 upto: Some(Bytes::from_static(b"ann")),
             }),
         ),
-        ("bucket", ReplicaReply::Bucket(entry.clone())),
+        ("bucket", ReplicaReply::Bucket(Box::new(entry.clone()))),
         ("buckets", ReplicaReply::Buckets(Some(vec![entry.clone()]))),
         ("buckets-same", ReplicaReply::Buckets(None)),
         ("status", ReplicaReply::Status(Box::new(node_status))),
@@ -832,7 +832,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
                 limit: 100,
             }),
         ),
-        ("bucket", ReplicaRequest::Bucket(entry)),
+        ("bucket", ReplicaRequest::Bucket(Box::new(entry))),
         (
             "buckets",
             ReplicaRequest::Buckets(BucketsAsked { digest: u128::MAX }),

@@ -1,0 +1,304 @@
+//! What a node does about buckets: answers for them, changes them, learns what others changed, compares tables.
+
+use bytes::Bytes;
+use quorate_protocol::{
+    Answer, BucketAction, BucketEntry, BucketRequest, BucketsAsked, Header, Message, Refusal,
+    ReplicaReply, ReplicaRequest, RequestId,
+};
+use quorate_ring::NodeId;
+use quorate_storage::{Batch, Family, Storage};
+
+use crate::accept;
+use crate::api::{Event, Output};
+use crate::change::ChangeConversation;
+use crate::node::{Accepted, Conversation, Kind, Local, Node, Waiter, answer};
+use crate::tally::Verdict;
+use crate::time::Time;
+
+/// How often a node compares its table with that of another, in turn. Tables are also compared whenever a node comes
+/// in reach, so this is for what was lost on the way.
+pub(crate) const COMPARE_EVERY_US: u64 = 10_000_000;
+
+impl<S: Storage> Node<S> {
+    /// A client's request about a bucket.
+    pub(crate) fn administer(
+        &mut self,
+        accepted: Accepted,
+        request: BucketRequest,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Refusal> {
+        accept::bucket_name(&request.bucket)?;
+        if request.action == BucketAction::Show {
+            let entry = self.buckets.entry(&request.bucket);
+            let shown = self.buckets.describe(&entry);
+            answer(accepted.reply_to, Answer::Bucket(Box::new(shown)), out);
+            return Ok(());
+        }
+        let base = self.buckets.entry(&request.bucket);
+        let proposed = self.propose(&request)?;
+        let needed = self
+            .buckets
+            .informed(&request.bucket, &proposed, &self.layout);
+        for requirement in &needed {
+            self.in_reach(requirement)?;
+        }
+        let conversation = ChangeConversation::new(request, base, proposed, needed);
+        let id = self.converse(accepted, Kind::Change(conversation));
+        self.send_change(accepted.now, id, out);
+        Ok(())
+    }
+
+    fn propose(&self, request: &BucketRequest) -> Result<BucketEntry, Refusal> {
+        let proposal = self
+            .buckets
+            .changed(&request.bucket, &request.action, &self.layout)?;
+        if proposal.must_be_empty && self.holds_any(&request.bucket)? {
+            return Err(Refusal::Conflict(format!(
+                "bucket '{}' has keys already, so that its n and regions cannot be set any more: drop it first, or use \
+                 another name",
+                request.bucket
+            )));
+        }
+        Ok(proposal.entry)
+    }
+
+    /// Whether this node has a record of a bucket, live or not.
+    fn holds_any(&self, bucket: &str) -> Result<bool, Refusal> {
+        let (id, _) = self.buckets.resolve(bucket);
+        for partition in 0..self.layout.partitions() {
+            let prefix = crate::keys::records_of(quorate_ring::Partition(partition), id);
+            let end = crate::keys::end_of(&prefix);
+            let found = self
+                .storage()
+                .scan(Family::Records, &prefix, end.as_deref(), 1);
+            if !found
+                .map_err(|e| Refusal::Corrupt(e.to_string()))?
+                .is_empty()
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Sends a proposal to every node in reach, this one first.
+    fn send_change(&mut self, now: Time, id: RequestId, out: &mut Vec<Output>) {
+        let Some(Conversation {
+            kind: Kind::Change(change),
+            deadline,
+            ..
+        }) = self.conversations.get_mut(&id)
+        else {
+            return;
+        };
+        let (entry, deadline) = (change.proposed.clone(), *deadline);
+        for (node, peer) in &self.peers {
+            if !peer.up {
+                change.lost(*node);
+            }
+        }
+        self.local.push_back(Local::Ask(
+            id,
+            ReplicaRequest::Bucket(Box::new(entry.clone())),
+        ));
+        let header = self.header(now, deadline);
+        for node in self.up_peers() {
+            let request = ReplicaRequest::Bucket(Box::new(entry.clone()));
+            let message = Message::Replica(id, header.clone(), request);
+            out.push(Output::Send(node, message));
+        }
+    }
+
+    fn up_peers(&self) -> Vec<NodeId> {
+        let up = self.peers.iter().filter(|(_, peer)| peer.up);
+        up.map(|(node, _)| *node).collect()
+    }
+
+    /// A node has answered a proposal.
+    pub(crate) fn on_change_reply(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        id: RequestId,
+        reply: ReplicaReply,
+        out: &mut Vec<Output>,
+    ) {
+        // It has a greater entry: take that, and propose the change on top of it.
+        if let ReplicaReply::Bucket(entry) = reply {
+            if let Err(refusal) = self.learn(*entry) {
+                return self.finish(id, Answer::Refused(refusal), out);
+            }
+            return self.propose_again(now, id, out);
+        }
+        let Some(Conversation {
+            kind: Kind::Change(change),
+            ..
+        }) = self.conversations.get_mut(&id)
+        else {
+            return;
+        };
+        match reply {
+            ReplicaReply::Merged { synced: true } => change.joined(from),
+            _ => change.lost(from),
+        }
+        self.step_change(id, out);
+    }
+
+    fn propose_again(&mut self, now: Time, id: RequestId, out: &mut Vec<Output>) {
+        let Some(Conversation {
+            kind: Kind::Change(change),
+            ..
+        }) = self.conversations.get(&id)
+        else {
+            return;
+        };
+        let current = self.buckets.entry(&change.bucket);
+        if current <= change.proposed {
+            return; // An answer to an earlier attempt.
+        }
+        let dropped =
+            change.action == BucketAction::Drop && current.generation > change.base.generation;
+        let request = BucketRequest {
+            bucket: change.bucket.clone(),
+            action: change.action.clone(),
+        };
+        // Somebody else dropped it too, which is all that was asked for; it remains to make sure that enough know.
+        let proposed = if dropped {
+            Ok(current)
+        } else {
+            self.propose(&request)
+        };
+        let proposed = match proposed {
+            Ok(proposed) => proposed,
+            Err(refusal) => return self.finish(id, Answer::Refused(refusal), out),
+        };
+        let needed = self
+            .buckets
+            .informed(&request.bucket, &proposed, &self.layout);
+        // Under a new id, so that nobody's word for the last proposal is taken for this one.
+        let Some(Conversation {
+            kind: Kind::Change(change),
+            reply_to,
+            began,
+            deadline,
+        }) = self.end(id)
+        else {
+            return;
+        };
+        out.push(Output::Event(Event::ChangeAgain));
+        match change.again(proposed, needed) {
+            Ok(change) => {
+                let accepted = Accepted {
+                    reply_to,
+                    now: began,
+                    deadline,
+                };
+                let id = self.converse(accepted, Kind::Change(change));
+                self.send_change(now, id, out);
+            }
+            Err(refusal) => answer(reply_to, Answer::Refused(refusal), out),
+        }
+    }
+
+    /// Looks whether enough know of a change.
+    pub(crate) fn step_change(&mut self, id: RequestId, out: &mut Vec<Output>) {
+        let Some(Conversation {
+            kind: Kind::Change(change),
+            ..
+        }) = self.conversations.get(&id)
+        else {
+            return;
+        };
+        let done = match change.verdict() {
+            Verdict::Pending => return,
+            Verdict::Met => Answer::Bucket(Box::new(self.buckets.describe(&change.proposed))),
+            Verdict::Impossible => change.unmet(false),
+        };
+        self.finish(id, done, out);
+    }
+
+    /// As one of the nodes that keep the table: joins an entry. Whoever proposed it hears that it is on disk, or which
+    /// greater one is here.
+    pub(crate) fn on_entry(
+        &mut self,
+        waiter: Waiter,
+        entry: BucketEntry,
+    ) -> Option<(Waiter, ReplicaReply)> {
+        if let Err(refusal) = self.learn(entry.clone()) {
+            return Some((waiter, ReplicaReply::Refused(refusal)));
+        }
+        let now = self.buckets.entry(&entry.name);
+        if now != entry {
+            return Some((waiter, ReplicaReply::Bucket(Box::new(now))));
+        }
+        // Also if it was here before: it may not be on disk yet.
+        match self.replica.sync() {
+            Ok(due) => {
+                let (waiter, synced) = self.replica.due(due, waiter)?;
+                Some((waiter, ReplicaReply::Merged { synced }))
+            }
+            Err(refusal) => Some((waiter, ReplicaReply::Refused(refusal))),
+        }
+    }
+
+    /// Joins an entry that came from somewhere into the table.
+    pub(crate) fn learn(&mut self, entry: BucketEntry) -> Result<(), Refusal> {
+        let mut batch = Batch::new();
+        let joined = self.buckets.join(entry, &self.layout, &mut batch);
+        let Some(ended) = joined.map_err(Refusal::Impossible)? else {
+            return Ok(());
+        };
+        for id in &ended {
+            batch.put(Family::Meta, crate::keys::reclaim(*id), Bytes::new());
+        }
+        self.replica.commit(batch)
+    }
+
+    // ---- Comparing tables ----
+
+    /// Asks a node for its table, unless it is the same.
+    pub(crate) fn compare(&mut self, node: NodeId, out: &mut Vec<Output>) {
+        let id = self.fresh_id();
+        let asked = BucketsAsked {
+            digest: self.buckets.digest(),
+        };
+        let header = Header {
+            layout_version: self.layout_version,
+            ..Header::default()
+        };
+        let message = Message::Replica(id, header, ReplicaRequest::Buckets(asked));
+        out.push(Output::Send(node, message));
+    }
+
+    /// Compares with the next node in turn, if it is time.
+    pub(crate) fn compare_in_turn(&mut self, now: Time, out: &mut Vec<Output>) {
+        if now < self.compare_at {
+            return;
+        }
+        self.compare_at = Time(now.0 + COMPARE_EVERY_US);
+        let up = self.up_peers();
+        let next = up.iter().find(|n| Some(**n) > self.compared).or(up.first());
+        if let Some(node) = next.copied() {
+            self.compared = Some(node);
+            self.compare(node, out);
+        }
+    }
+
+    /// As the one that is asked.
+    pub(crate) fn table(&self, asked: &BucketsAsked) -> ReplicaReply {
+        ReplicaReply::Buckets(
+            (asked.digest != self.buckets.digest()).then(|| self.buckets.entries()),
+        )
+    }
+
+    /// A node has told its table.
+    pub(crate) fn on_table(&mut self, entries: Vec<BucketEntry>, out: &mut Vec<Output>) {
+        for entry in entries {
+            if entry > self.buckets.entry(&entry.name) {
+                out.push(Output::Event(Event::BucketLearnt));
+                // One that makes no sense here, or cannot be stored, must not keep the others from being heard of.
+                let _ = self.learn(entry);
+            }
+        }
+    }
+}

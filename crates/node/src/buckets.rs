@@ -1,0 +1,503 @@
+//! The table of buckets: what was created or dropped, how it joins, and what that means for a request.
+//!
+//! Every node has the whole table. It grows by joining entries (the greater wins, see [`BucketEntry`]), which come from
+//! changes made here, from other nodes that made them, and from comparing tables: whenever a node comes in reach and from
+//! time to time. A bucket that the table does not name exists all the same, with the defaults.
+//!
+//! *Invariant:* one life of a bucket has one replica set. A bucket created with another than the default begins a new
+//! life, so that no id ever stands for records on two sets of replicas (rule R6).
+//!
+//! *Invariant (R11):* a replica that knows a later life of a bucket touches no record of an earlier one: it refuses, with
+//! the entry. A change is acknowledged once so many replicas of each partition know it that no quorum is without one of
+//! them. So a quorum cannot be found for a dropped life any more, whoever asks, however long he was away.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use quorate_protocol::{
+    BUCKETS_MAX, BucketAction, BucketDescription, BucketEntry, BucketId, BucketKind, Properties,
+    PropertyChanges, Quorum, REGIONS_MAX, Refusal,
+};
+use quorate_ring::{Layout, NodeId, ReplicaSet, ReplicaSetId};
+use quorate_storage::{Batch, Family, Storage, StorageError};
+
+use crate::config::{BucketDefaults, Config};
+use crate::keys;
+use crate::placement::Placement;
+use crate::tally::Requirement;
+
+/// How often a name may be dropped. The ids of all earlier lives are kept in memory, 16 bytes each.
+const GENERATIONS_MAX: u64 = 65_536;
+/// How many rows of the table are read at a time.
+const PAGE: usize = 1024;
+
+/// What a request on a bucket goes by.
+#[derive(Debug)]
+pub(crate) struct Policy {
+    /// The bucket's generation.
+    pub(crate) generation: u64,
+    /// Who holds its keys.
+    pub(crate) placement: Arc<Placement>,
+    /// Its quorums, where a request says nothing.
+    pub(crate) defaults: BucketDefaults,
+    /// The most siblings that a put may leave.
+    pub(crate) siblings_max: usize,
+}
+
+#[derive(Debug)]
+struct Known {
+    entry: BucketEntry,
+    id: BucketId,
+    policy: Arc<Policy>,
+}
+
+/// The table. See the [module](self).
+pub(crate) struct Buckets {
+    me: NodeId,
+    defaults: BucketDefaults,
+    siblings_max: usize,
+    /// What a bucket has that the table does not name.
+    implicit: Arc<Policy>,
+    known: BTreeMap<String, Known>,
+    /// The lives that are over, and whose they were.
+    over: BTreeMap<BucketId, String>,
+    /// The living ones that the table names.
+    living: BTreeMap<BucketId, ReplicaSetId>,
+    /// The seats for every replica set in use.
+    placements: BTreeMap<ReplicaSetId, Arc<Placement>>,
+    digest: u128,
+}
+
+impl Buckets {
+    /// The table as it is stored.
+    ///
+    /// # Errors
+    /// A sentence, if the defaults make no replica set or the stored table cannot be read.
+    pub(crate) fn load(
+        config: &Config,
+        layout: &Layout,
+        storage: &impl Storage,
+    ) -> Result<Self, String> {
+        let set = ReplicaSet::new(config.defaults.n, None).map_err(|e| e.to_string())?;
+        let placement = Arc::new(Placement::new(layout, &set, config.me));
+        let mut buckets = Buckets {
+            me: config.me,
+            defaults: config.defaults.clone(),
+            siblings_max: config.limits.siblings_max,
+            implicit: Arc::new(Policy {
+                generation: 0,
+                placement: placement.clone(),
+                defaults: config.defaults.clone(),
+                siblings_max: config.limits.siblings_max,
+            }),
+            known: BTreeMap::new(),
+            over: BTreeMap::new(),
+            living: BTreeMap::new(),
+            placements: BTreeMap::from([(set.id(), placement)]),
+            digest: 0,
+        };
+        for entry in stored(storage).map_err(|e| e.to_string())? {
+            buckets.set(entry, layout)?;
+        }
+        buckets.digest = buckets.digest_now();
+        Ok(buckets)
+    }
+
+    /// The id that a bucket's records have now, and what a request on it goes by.
+    pub(crate) fn resolve(&self, name: &str) -> (BucketId, Arc<Policy>) {
+        match self.known.get(name) {
+            Some(known) => (known.id, known.policy.clone()),
+            None => (BucketId::new(name, 0), self.implicit.clone()),
+        }
+    }
+
+    /// What the table has of a bucket, or what it stands for by having nothing.
+    pub(crate) fn entry(&self, name: &str) -> BucketEntry {
+        match self.known.get(name) {
+            Some(known) => known.entry.clone(),
+            None => BucketEntry::implicit(name),
+        }
+    }
+
+    /// Why records of this life may not be touched by way of this replica set: its bucket's entry, if that says
+    /// otherwise.
+    pub(crate) fn objection(&self, id: BucketId, set: ReplicaSetId) -> Option<&BucketEntry> {
+        if let Some(name) = self.over.get(&id) {
+            return self.known.get(name).map(|known| &known.entry);
+        }
+        match self.living.get(&id) {
+            Some(right) if *right != set => {
+                self.known.values().find(|k| k.id == id).map(|k| &k.entry)
+            }
+            _ => None,
+        }
+    }
+
+    /// The seats for a replica set, if a bucket in the table has it.
+    pub(crate) fn placement(&self, set: ReplicaSetId) -> Option<&Arc<Placement>> {
+        self.placements.get(&set)
+    }
+
+    /// Names the table's content: equal for equal tables.
+    pub(crate) fn digest(&self) -> u128 {
+        self.digest
+    }
+
+    /// The whole table.
+    pub(crate) fn entries(&self) -> Vec<BucketEntry> {
+        self.known.values().map(|k| k.entry.clone()).collect()
+    }
+
+    /// The buckets that were created, by name.
+    pub(crate) fn created(&self) -> Vec<BucketDescription> {
+        let created = self.known.values();
+        let created = created.filter(|k| k.entry.properties.is_some());
+        created.map(|k| self.describe(&k.entry)).collect()
+    }
+
+    /// A bucket as it is told to clients.
+    pub(crate) fn describe(&self, entry: &BucketEntry) -> BucketDescription {
+        let given = entry.properties.clone().unwrap_or_default();
+        let defaults = quorums(&given, &self.defaults);
+        BucketDescription {
+            name: entry.name.clone(),
+            generation: entry.generation,
+            version: entry.version,
+            created: entry.properties.is_some(),
+            kind: given.kind,
+            n: defaults.n,
+            regions: given.regions,
+            r: defaults.r,
+            w: defaults.w,
+            pr: defaults.pr,
+            pw: defaults.pw,
+            dw: defaults.dw,
+            max_siblings: given
+                .max_siblings
+                .unwrap_or(u32::try_from(self.siblings_max).unwrap_or(u32::MAX)),
+        }
+    }
+
+    /// Joins an entry into the table and puts what changed into `batch`. Returns the ids of the lives that ended by it;
+    /// `None` if the entry brought nothing new.
+    ///
+    /// # Errors
+    /// A sentence, if the entry makes no sense under this layout.
+    pub(crate) fn join(
+        &mut self,
+        entry: BucketEntry,
+        layout: &Layout,
+        batch: &mut Batch,
+    ) -> Result<Option<Vec<BucketId>>, String> {
+        let before = self.entry(&entry.name);
+        if entry <= before {
+            return Ok(None);
+        }
+        if !self.known.contains_key(&entry.name) && self.known.len() >= BUCKETS_MAX {
+            return Err(format!(
+                "the table of buckets is full: it has {BUCKETS_MAX} entries"
+            ));
+        }
+        let ended = (before.generation..entry.generation.min(GENERATIONS_MAX))
+            .map(|generation| BucketId::new(&entry.name, generation))
+            .collect();
+        let row = entry.encode();
+        let at = keys::bucket(&entry.name);
+        self.set(entry, layout)?;
+        batch.put(Family::Meta, at, row);
+        self.digest = self.digest_now();
+        Ok(Some(ended))
+    }
+
+    fn set(&mut self, entry: BucketEntry, layout: &Layout) -> Result<(), String> {
+        if entry.generation >= GENERATIONS_MAX {
+            return Err(format!("bucket '{}' was dropped too often", entry.name));
+        }
+        let given = entry.properties.clone().unwrap_or_default();
+        let defaults = quorums(&given, &self.defaults);
+        let set = ReplicaSet::new(defaults.n, given.regions).map_err(|e| e.to_string())?;
+        let me = self.me;
+        let placement = self
+            .placements
+            .entry(set.id())
+            .or_insert_with(|| Arc::new(Placement::new(layout, &set, me)))
+            .clone();
+        let id = entry.id();
+        if let Some(before) = self.known.get(&entry.name) {
+            self.living.remove(&before.id);
+        }
+        let first = match self.known.get(&entry.name) {
+            Some(before) => before.entry.generation,
+            None => 0,
+        };
+        for generation in first..entry.generation {
+            let id = BucketId::new(&entry.name, generation);
+            self.over.insert(id, entry.name.clone());
+        }
+        self.living.insert(id, set.id());
+        let policy = Policy {
+            generation: entry.generation,
+            placement,
+            defaults,
+            siblings_max: given
+                .max_siblings
+                .map_or(self.siblings_max, |most| most as usize),
+        };
+        let known = Known {
+            id,
+            policy: Arc::new(policy),
+            entry,
+        };
+        self.known.insert(known.entry.name.clone(), known);
+        Ok(())
+    }
+
+    fn digest_now(&self) -> u128 {
+        let mut hasher = blake3::Hasher::new();
+        for known in self.known.values() {
+            let row = known.entry.encode();
+            hasher.update(&(row.len() as u64).to_be_bytes());
+            hasher.update(&row);
+        }
+        let mut first = [0; 16];
+        first.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        u128::from_be_bytes(first)
+    }
+
+    /// What a change makes of a bucket.
+    ///
+    /// # Errors
+    /// A refusal, if it contradicts what the bucket is, or can never work under this layout.
+    pub(crate) fn changed(
+        &self,
+        name: &str,
+        action: &BucketAction,
+        layout: &Layout,
+    ) -> Result<Proposal, Refusal> {
+        let now = self.entry(name);
+        if !self.known.contains_key(name) && self.known.len() >= BUCKETS_MAX {
+            return Err(Refusal::Impossible(format!(
+                "a cluster remembers {BUCKETS_MAX} buckets that were created or dropped, and these are there already"
+            )));
+        }
+        let is_created = now.properties.is_some();
+        let (mut next, changes) = match action {
+            BucketAction::Show => {
+                return Ok(Proposal {
+                    entry: now,
+                    must_be_empty: false,
+                });
+            }
+            BucketAction::Drop => {
+                let entry = BucketEntry {
+                    generation: now.generation + 1,
+                    version: 0,
+                    properties: None,
+                    name: now.name,
+                };
+                if entry.generation >= GENERATIONS_MAX {
+                    return Err(Refusal::Impossible(format!(
+                        "bucket '{name}' was dropped {} times, and more often is not possible: use another name",
+                        GENERATIONS_MAX - 1
+                    )));
+                }
+                return Ok(Proposal {
+                    entry,
+                    must_be_empty: false,
+                });
+            }
+            BucketAction::Create(_) if is_created => {
+                return Err(Refusal::Conflict(format!(
+                    "bucket '{name}' exists already: update it, or drop it first"
+                )));
+            }
+            BucketAction::Update(_) if !is_created => {
+                return Err(Refusal::NotFound(format!(
+                    "bucket '{name}' was not created: it has the defaults until it is"
+                )));
+            }
+            BucketAction::Create(changes)
+            | BucketAction::Update(changes)
+            | BucketAction::Set(changes) => (now.properties.clone().unwrap_or_default(), changes),
+        };
+        if is_created {
+            fixed(name, &next, changes, &self.defaults)?;
+        } else {
+            next.kind = changes.kind.unwrap_or(BucketKind::Register);
+            next.n = changes.n;
+            next.regions = changes.regions.clone().map(|mut regions| {
+                regions.sort_unstable();
+                regions.dedup();
+                regions
+            });
+        }
+        let set = |to: &mut Option<Quorum>, from: Option<Quorum>| *to = from.or(*to);
+        set(&mut next.r, changes.r);
+        set(&mut next.w, changes.w);
+        set(&mut next.pr, changes.pr);
+        set(&mut next.pw, changes.pw);
+        set(&mut next.dw, changes.dw);
+        next.max_siblings = changes.max_siblings.or(next.max_siblings);
+        let placement = self.check(&next, layout)?;
+        let other_set = placement.set() != self.resolve(name).1.placement.set();
+        Ok(Proposal {
+            entry: BucketEntry {
+                generation: now.generation + u64::from(other_set),
+                version: if other_set { 0 } else { now.version + 1 },
+                properties: Some(next),
+                name: now.name,
+            },
+            must_be_empty: other_set,
+        })
+    }
+
+    /// Whether a bucket with these properties can work under this layout.
+    fn check(&self, given: &Properties, layout: &Layout) -> Result<Placement, Refusal> {
+        let impossible = |why: String| Err(Refusal::Impossible(why));
+        if let Some(regions) = &given.regions {
+            if regions.len() > REGIONS_MAX {
+                return impossible(format!("a bucket names at most {REGIONS_MAX} regions"));
+            }
+            let have: Vec<&str> = layout.regions().collect();
+            if let Some(unknown) = regions.iter().find(|r| !have.contains(&r.as_str())) {
+                return impossible(format!(
+                    "there is no region '{unknown}': this cluster has {}",
+                    have.join(", ")
+                ));
+            }
+        }
+        let defaults = quorums(given, &self.defaults);
+        let set = ReplicaSet::new(defaults.n, given.regions.clone());
+        let set = set.map_err(|e| Refusal::Impossible(e.to_string()))?;
+        if given.n.is_some() {
+            for region in layout.regions().filter(|r| set.covers(r)) {
+                let nodes = layout.nodes().iter().filter(|n| n.region == region);
+                let count = nodes.count();
+                if usize::from(set.n) > count {
+                    return impossible(format!(
+                        "n={} asks for more copies than region '{region}' has nodes, which are {count}",
+                        set.n
+                    ));
+                }
+            }
+        }
+        if given.max_siblings == Some(0) {
+            return impossible("max_siblings=0 allows no value: it is at least 1".to_owned());
+        }
+        // What is given is held against the seats; the defaults ask for as many as there are.
+        let placement = Placement::new(layout, &set, self.me);
+        for seats in placement.kinds() {
+            for (name, quorum, may_be_zero) in [
+                ("r", given.r, false),
+                ("w", given.w, false),
+                ("pr", given.pr, true),
+                ("pw", given.pw, true),
+                ("dw", given.dw, true),
+            ] {
+                if let Some(quorum) = quorum.filter(|q| *q != Quorum::Local) {
+                    Requirement::new(name, quorum, seats, placement.region(), may_be_zero)?;
+                }
+            }
+        }
+        Ok(placement)
+    }
+
+    /// Who must know of a change before it is acknowledged: of each partition so many replicas, in each region, that
+    /// every quorum has one of them, under the replica set before the change as well as after it.
+    pub(crate) fn informed(
+        &self,
+        name: &str,
+        after: &BucketEntry,
+        layout: &Layout,
+    ) -> Vec<Requirement> {
+        let mut kinds = BTreeSet::new();
+        let before = self.resolve(name).1.placement.clone();
+        let given = after.properties.clone().unwrap_or_default();
+        let n = given.n.unwrap_or(self.defaults.n);
+        let set = ReplicaSet::new(n, given.regions).expect("it was checked, or is the default");
+        let after = Placement::new(layout, &set, self.me);
+        for placement in [&*before, &after] {
+            kinds.extend(placement.kinds().into_iter().map(|seats| seats.to_vec()));
+        }
+        kinds
+            .iter()
+            .map(|seats| {
+                Requirement::new("bucket", Quorum::Each, seats, before.region(), false)
+                    .expect("a majority can always be met")
+            })
+            .collect()
+    }
+}
+
+/// What is to become of a bucket.
+#[derive(Debug)]
+pub(crate) struct Proposal {
+    /// Its entry then.
+    pub(crate) entry: BucketEntry,
+    /// Whether the life that ends by it must have no keys: it ends for the sake of another replica set, and nobody said
+    /// that its records may go.
+    pub(crate) must_be_empty: bool,
+}
+
+/// Refuses to change what a bucket has for life.
+fn fixed(
+    name: &str,
+    now: &Properties,
+    changes: &PropertyChanges,
+    defaults: &BucketDefaults,
+) -> Result<(), Refusal> {
+    let refuse = |what: &str| {
+        Err(Refusal::Impossible(format!(
+            "bucket '{name}' has its {what} for life: create another bucket with it and copy the keys"
+        )))
+    };
+    if changes.kind.is_some_and(|kind| kind != now.kind) {
+        return refuse("kind");
+    }
+    let n = now.n.unwrap_or(defaults.n);
+    if changes.n.is_some_and(|asked| asked != n) {
+        return refuse("n");
+    }
+    if changes.regions.is_some() && changes.regions != now.regions {
+        return refuse("regions");
+    }
+    Ok(())
+}
+
+/// What holds for a bucket where a request says nothing.
+fn quorums(given: &Properties, defaults: &BucketDefaults) -> BucketDefaults {
+    BucketDefaults {
+        n: given.n.unwrap_or(defaults.n),
+        r: given.r.unwrap_or(defaults.r),
+        w: given.w.unwrap_or(defaults.w),
+        pr: given.pr.unwrap_or(defaults.pr),
+        pw: given.pw.unwrap_or(defaults.pw),
+        dw: given.dw.unwrap_or(defaults.dw),
+    }
+}
+
+/// The rows of the stored table.
+fn stored(storage: &impl Storage) -> Result<Vec<BucketEntry>, StorageError> {
+    let mut entries = Vec::new();
+    let prefix = keys::BUCKETS.to_vec();
+    let end = keys::end_of(&prefix);
+    let mut from = prefix;
+    loop {
+        let page = storage.scan(Family::Meta, &from, end.as_deref(), PAGE)?;
+        for (key, row) in &page {
+            let entry = BucketEntry::decode(row).map_err(|reason| StorageError::Corrupt {
+                family: Family::Meta,
+                key: key.clone(),
+                reason,
+            })?;
+            entries.push(entry);
+        }
+        match page.last() {
+            Some((last, _)) if page.len() == PAGE => {
+                from = last.to_vec();
+                from.push(0);
+            }
+            _ => return Ok(entries),
+        }
+    }
+}

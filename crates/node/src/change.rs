@@ -1,0 +1,118 @@
+//! The conversation of one change of a bucket: proposed to every node, acknowledged once enough of them know it.
+
+use std::collections::BTreeMap;
+
+use quorate_protocol::{Answer, BucketAction, BucketEntry, BucketRequest, Refusal, Unmet};
+use quorate_ring::NodeId;
+
+use crate::tally::{Requirement, Verdict};
+
+/// How often a change is proposed again on top of another's that came between. Each time somebody else's change
+/// succeeded, so that many attempts only fail where clients change one bucket all the time.
+const ATTEMPTS_MAX: u32 = 8;
+
+/// One change. It owns no timer and sends nothing: it is told, and asked where it stands.
+#[derive(Debug)]
+pub(crate) struct ChangeConversation {
+    pub(crate) bucket: String,
+    pub(crate) action: BucketAction,
+    /// The entry before the first attempt.
+    pub(crate) base: BucketEntry,
+    pub(crate) proposed: BucketEntry,
+    /// For each partition and region: who must know of it.
+    needed: Vec<Requirement>,
+    /// Who has it on disk, and who never will say so.
+    heard: BTreeMap<NodeId, bool>,
+    attempts: u32,
+}
+
+impl ChangeConversation {
+    pub(crate) fn new(
+        request: BucketRequest,
+        base: BucketEntry,
+        proposed: BucketEntry,
+        needed: Vec<Requirement>,
+    ) -> Self {
+        ChangeConversation {
+            bucket: request.bucket,
+            action: request.action,
+            base,
+            proposed,
+            needed,
+            heard: BTreeMap::new(),
+            attempts: 1,
+        }
+    }
+
+    /// The same change with another proposal, since the last one met a greater entry; a refusal if that went on for too
+    /// long.
+    pub(crate) fn again(
+        self,
+        proposed: BucketEntry,
+        needed: Vec<Requirement>,
+    ) -> Result<ChangeConversation, Refusal> {
+        if self.attempts == ATTEMPTS_MAX {
+            return Err(Refusal::Conflict(format!(
+                "bucket '{}' was changed by others {ATTEMPTS_MAX} times meanwhile: look at it and try again",
+                self.bucket
+            )));
+        }
+        Ok(ChangeConversation {
+            proposed,
+            needed,
+            heard: BTreeMap::new(),
+            attempts: self.attempts + 1,
+            ..self
+        })
+    }
+
+    /// A node has the proposal on disk.
+    pub(crate) fn joined(&mut self, node: NodeId) {
+        self.heard.insert(node, true);
+    }
+
+    /// A node refused, or was lost before it answered.
+    pub(crate) fn lost(&mut self, node: NodeId) {
+        self.heard.entry(node).or_insert(false);
+    }
+
+    pub(crate) fn verdict(&self) -> Verdict {
+        verdict(
+            &self.needed,
+            |n| self.heard.get(&n) == Some(&true),
+            |n| self.heard.get(&n) == Some(&false),
+        )
+    }
+
+    /// The answer when too few have it: it is in some tables and will spread, so the outcome is unknown for now.
+    pub(crate) fn unmet(&self, timed_out: bool) -> Answer {
+        Answer::Unmet(Unmet {
+            needed: self
+                .needed
+                .iter()
+                .map(Requirement::needed)
+                .max()
+                .unwrap_or(0),
+            answered: self.heard.values().filter(|h| **h).count() as u32,
+            timed_out,
+            may_have_written: true,
+        })
+    }
+}
+
+/// How all of these stand together.
+fn verdict(
+    needed: &[Requirement],
+    yes: impl Fn(NodeId) -> bool,
+    no: impl Fn(NodeId) -> bool,
+) -> Verdict {
+    let mut all = Verdict::Met;
+    for requirement in needed {
+        match requirement.verdict(&yes, &no) {
+            Verdict::Impossible => return Verdict::Impossible,
+            Verdict::Pending => all = Verdict::Pending,
+            Verdict::Met => {}
+        }
+    }
+    all
+}
