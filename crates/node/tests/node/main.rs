@@ -3,6 +3,7 @@
 //! `golden` has whole conversations as text, to be read; `scenarios` what must come out of situations that have a name;
 //! `interleavings` what must hold whatever happens in whatever order.
 
+mod buckets;
 mod cluster;
 mod golden;
 mod interleavings;
