@@ -66,6 +66,7 @@ enum Command {
     Delete(commands::delete::Delete),
     Import(commands::import::Import),
     Verify(commands::verify::Verify),
+    Bench(commands::bench::Bench),
     Sim(commands::sim::Sim),
 }
 
@@ -89,6 +90,7 @@ impl Command {
             Command::Delete(delete) => delete.run(form),
             Command::Import(import) => import.run(form),
             Command::Verify(verify) => verify.run(form),
+            Command::Bench(bench) => bench.run(form),
             Command::Sim(sim) => sim.run(form),
         }
     }

@@ -17,6 +17,7 @@ pub(crate) struct ClusterArgs {
     /// A node's QUIC address, instead of those in client.toml; may be repeated, or several given with commas
     #[arg(
         long = "endpoint",
+        alias = "endpoints",
         value_name = "HOST:PORT",
         env = "QUORATE_ENDPOINT",
         value_delimiter = ','

@@ -1,5 +1,6 @@
 //! One file a command.
 
+pub(crate) mod bench;
 pub(crate) mod delete;
 pub(crate) mod dev;
 pub(crate) mod get;
