@@ -8,6 +8,7 @@ use std::time::Duration;
 use quorate_protocol::VALUE_BYTES_MAX;
 use serde::Serialize;
 
+use super::http::Base;
 use crate::options::{self, ClusterArgs, ReadArgs, TimeoutArgs, WriteArgs};
 
 /// Put load on a cluster and measure it
@@ -27,6 +28,15 @@ pub(crate) struct Bench {
     /// Requests under way together; several numbers make a run each [default: 64; with --rate the bound of what is under way, 1024]
     #[arg(long, value_name = "N,…", value_delimiter = ',', help_heading = "Load")]
     pub(super) in_flight: Vec<NonZeroUsize>,
+
+    /// Go over HTTP, to these nodes in turn, as in http://127.0.0.1:8080
+    #[arg(
+        long,
+        value_name = "URL,…",
+        value_delimiter = ',',
+        help_heading = "Load"
+    )]
+    pub(super) http: Vec<Base>,
 
     /// An open loop: so many requests a second, whatever becomes of them; several numbers make a run each
     #[arg(long, value_name = "R,…", value_delimiter = ',', help_heading = "Load")]
@@ -52,7 +62,8 @@ pub(crate) struct Bench {
     )]
     pub(super) backlog: usize,
 
-    /// Connections over which requests are spread [default: 1, which carries many requests together; with --http one for each request under way]
+    /// Connections to the cluster, or to each node [default: 1, which carries many requests together; with --http, all in all and one for each
+    /// request under way]
     #[arg(long, value_name = "N", help_heading = "Load")]
     pub(super) conns: Option<NonZeroUsize>,
 
@@ -140,6 +151,10 @@ pub(crate) struct Bench {
     /// Write the report, as -o json prints it, to this file too
     #[arg(long, value_name = "FILE", help_heading = "Report")]
     pub(super) report: Option<PathBuf>,
+
+    /// Draw latency by percentile, and requests a second over time, into this SVG file
+    #[arg(long, value_name = "FILE", help_heading = "Report")]
+    pub(super) plot: Option<PathBuf>,
 
     #[command(flatten)]
     pub(super) timeout: TimeoutArgs,

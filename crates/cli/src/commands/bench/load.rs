@@ -233,3 +233,153 @@ impl<T: Target> Load<'_, T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::args::{Arrivals, Distribution, Rate};
+    use super::super::measure::Tally;
+    use super::super::target::{Success, Trouble};
+    use super::super::workload::Chooser;
+    use super::*;
+
+    /// Answers after a millisecond, but for a stall, during which nothing is answered.
+    struct Stalling {
+        from: Instant,
+        until: Instant,
+        asked: Cell<u64>,
+    }
+
+    impl Target for Stalling {
+        async fn perform(&self, _: Ask) -> Result<Success, Trouble> {
+            self.asked.set(self.asked.get() + 1);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            if (self.from..self.until).contains(&Instant::now()) {
+                sleep_until(self.until.into()).await;
+            }
+            Ok(Success::default())
+        }
+    }
+
+    /// Cannot be reached.
+    struct Away(Cell<u64>);
+
+    impl Target for Away {
+        async fn perform(&self, _: Ask) -> Result<Success, Trouble> {
+            self.0.set(self.0.get() + 1);
+            Err(Trouble::new("unreachable", "nobody is there"))
+        }
+    }
+
+    #[derive(Default)]
+    struct Nobody {
+        begun: u32,
+        ended: u32,
+    }
+
+    impl Watch for Nobody {
+        fn begins(&mut self) {
+            self.begun += 1;
+        }
+        fn second(&mut self, _: &Recorder) {}
+        fn ends(&mut self) {
+            self.ended += 1;
+        }
+    }
+
+    fn run<T: Target>(target: &T, pacing: Pacing, requests: Option<u64>) -> (Tally, u64) {
+        let chooser = Chooser::new(10, Distribution::Uniform).unwrap();
+        let workload = Workload::new("get".parse().unwrap(), chooser, 1, 1, 1);
+        let workload = RefCell::new(workload);
+        let load = Load {
+            target,
+            workload: &workload,
+            recorder: RefCell::new(Recorder::new(requests)),
+        };
+        let course = Course {
+            warmup: Duration::from_millis(20),
+            window: Duration::from_secs(1),
+        };
+        let mut watch = Nobody::default();
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(load.run(pacing, course, &mut watch, std::future::pending()));
+        assert_eq!((watch.begun, watch.ended), (1, 1));
+        let recorder = load.recorder.into_inner();
+        (recorder.total(), recorder.dropped)
+    }
+
+    /// Stalls for 400 ms in the middle of the window.
+    fn stalling() -> Stalling {
+        let from = Instant::now() + Duration::from_millis(320);
+        Stalling {
+            from,
+            until: from + Duration::from_millis(400),
+            asked: Cell::new(0),
+        }
+    }
+
+    fn open(rate: f64, in_flight: usize, backlog: usize) -> Pacing {
+        Pacing::Open {
+            schedule: Schedule::new(Rate(rate), Arrivals::Fixed, 1),
+            in_flight,
+            backlog,
+        }
+    }
+
+    fn ms_at(tally: &Tally, quantile: f64) -> u64 {
+        tally.latency.value_at_quantile(quantile) / 1_000_000
+    }
+
+    /// Coordinated omission: four tenths of all that should have come met the stall. A closed loop asks one of them, an open loop all,
+    /// also where it could not send them.
+    #[test]
+    fn an_open_loop_feels_a_stall_for_everyone_who_would_have_come() {
+        let (closed, _) = run(&stalling(), Pacing::Closed { in_flight: 1 }, None);
+        assert!(ms_at(&closed, 0.9) < 100, "{}", ms_at(&closed, 0.9));
+        assert!(ms_at(&closed, 1.0) >= 380);
+
+        for in_flight in [8, 1000] {
+            let (open, dropped) = run(&stalling(), open(500.0, in_flight, 1000), None);
+            assert_eq!(dropped, 0);
+            // All that were due, answered or not when the window closed.
+            assert!(
+                (499..=501).contains(&open.succeeded()),
+                "{}",
+                open.succeeded()
+            );
+            assert!(ms_at(&open, 0.7) >= 80, "{}", ms_at(&open, 0.7));
+            assert!(ms_at(&open, 0.9) >= 250, "{}", ms_at(&open, 0.9));
+        }
+    }
+
+    #[test]
+    fn what_the_backlog_cannot_hold_is_dropped_and_told() {
+        let (open, dropped) = run(&stalling(), open(500.0, 8, 20), None);
+        assert!(dropped > 100, "{dropped}");
+        let all = open.succeeded() + dropped;
+        assert!((499..=501).contains(&all), "{all}");
+    }
+
+    #[test]
+    fn a_bound_on_requests_ends_the_run() {
+        let target = stalling();
+        let (closed, _) = run(&target, Pacing::Closed { in_flight: 4 }, Some(10));
+        assert_eq!(closed.succeeded(), 10);
+        assert!(target.asked.get() < 200, "those of the warm-up are more");
+        let (open, _) = run(&stalling(), open(500.0, 8, 20), Some(10));
+        assert_eq!(open.succeeded(), 10);
+    }
+
+    #[test]
+    fn failing_at_once_does_not_spin() {
+        let away = Away(Cell::new(0));
+        let (closed, _) = run(&away, Pacing::Closed { in_flight: 4 }, None);
+        assert_eq!(closed.succeeded(), 0);
+        assert!(closed.failures() > 0);
+        // Four askers, each at most once in 10 ms.
+        assert!(away.0.get() <= 4 * 103, "{}", away.0.get());
+        assert_eq!(closed.failed["unreachable"].1, "nobody is there");
+    }
+}

@@ -5,10 +5,12 @@
 
 mod args;
 mod cpu;
+mod http;
 mod load;
 mod measure;
 mod native;
 mod pace;
+mod plot;
 mod preload;
 mod progress;
 mod report;
@@ -25,6 +27,7 @@ use quorate_protocol::Options;
 pub(crate) use args::Bench;
 
 use self::args::{Mix, Preload, Rate};
+use self::http::Http;
 use self::load::{Course, Load, Pacing, Watch};
 use self::measure::Recorder;
 use self::native::Native;
@@ -67,14 +70,24 @@ impl Bench {
         let planned = self.planned()?;
         let chooser = Chooser::new(self.keys.get(), self.distribution).map_err(Failure::Usage)?;
         let report = runtime::block_on(async {
-            let target = self.native().await?;
-            let conns = target.clients.len();
-            self.measure(&target, |_| conns, chooser, &planned).await
+            if self.http.is_empty() {
+                let target = self.native().await?;
+                let conns = target.clients.len();
+                self.measure(&target, |_| conns, chooser, &planned).await
+            } else {
+                let target = self.over_http();
+                let conns = |in_flight| target.limit(self.conns.map_or(in_flight, |n| n.get()));
+                self.measure(&target, conns, chooser, &planned).await
+            }
         })?;
         if let Some(file) = &self.report {
             let mut text = serde_json::to_vec_pretty(&report).map_err(Failure::new)?;
             text.push(b'\n');
             let written = fs::write(file, text);
+            written.map_err(|error| Failure::io(format!("write {}", file.display()), &error))?;
+        }
+        if let Some(file) = &self.plot {
+            let written = fs::write(file, plot::svg(&report).map_err(Failure::new)?);
             written.map_err(|error| Failure::io(format!("write {}", file.display()), &error))?;
         }
         match form {
@@ -157,7 +170,13 @@ impl Bench {
         })
     }
 
-    /// Makes the runs, one after the other.
+    fn over_http(&self) -> Http {
+        let timeout = self.timeout.timeout;
+        Http::new(self.http.clone(), &self.bucket, self.options(), timeout)
+    }
+
+    /// Makes the runs, one after the other. `conns` is told how many requests will be under way, and says how many connections
+    /// carry them.
     async fn measure<T: Target>(
         &self,
         target: &T,
@@ -180,6 +199,7 @@ impl Bench {
         let mut stopped = false;
         if preloaded || writes_space {
             let stop = stop_signal()?;
+            conns(preload::IN_FLIGHT);
             let done = preload::preload(target, &workload, preloaded, stop).await;
             stopped = !done.map_err(Failure::Failed)?;
         }
@@ -194,6 +214,7 @@ impl Bench {
                 recorder: RefCell::new(Recorder::new(self.requests.map(|n| n.get()))),
             };
             let (pacing, in_flight, words) = self.pacing(*planned);
+            let conns = conns(in_flight);
             let mut watch = Meter::new(&servers, &words, self.seconds);
             let course = Course {
                 warmup: self.warmup,
@@ -204,7 +225,7 @@ impl Bench {
             let cpu = watch.cpu(recorder.answered());
             runs.push(Run::of(
                 self.paced(*planned, &recorder),
-                conns(in_flight),
+                conns,
                 &self.mix.kinds(),
                 &recorder,
                 cpu,
@@ -279,7 +300,7 @@ impl Bench {
             .into_iter()
             .filter_map(|(name, quorum)| Some((name, quorum?.to_string())));
         Settings {
-            protocol: "quic",
+            protocol: if self.http.is_empty() { "quic" } else { "http" },
             bucket: self.bucket.clone(),
             mix: self.mix,
             size_bytes: self.size,

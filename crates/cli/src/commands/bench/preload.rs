@@ -13,7 +13,7 @@ use super::target::{Ask, Kind, Success, Target, Trouble};
 use super::workload::Workload;
 
 /// Keys that are seen to at one time.
-const IN_FLIGHT: usize = 64;
+pub(super) const IN_FLIGHT: usize = 64;
 /// How often one key is tried: a node that is just starting may refuse for a moment.
 const ATTEMPTS: u32 = 3;
 

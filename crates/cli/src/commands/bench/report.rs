@@ -341,19 +341,24 @@ impl Report {
                     ));
                 }
             }
-            for server in &run.cpu.servers {
-                remarks.push(match server.us_per_request {
-                    Some(cost) => format!(
-                        "{label}: process {} ({}): {} µs of CPU a request",
-                        server.pid,
-                        server.name,
-                        short(Some(cost))
-                    ),
-                    None => format!(
-                        "{label}: process {} ({}) has ended, so what the servers used is not known",
-                        server.pid, server.name
-                    ),
-                });
+            let gone = |server: &&Server| server.us_per_request.is_none();
+            for server in run.cpu.servers.iter().filter(gone) {
+                remarks.push(format!(
+                    "{label}: process {} ({}) has ended, so what the servers used is not known",
+                    server.pid, server.name
+                ));
+            }
+            if run.cpu.servers.len() > 1 {
+                let each = run
+                    .cpu
+                    .servers
+                    .iter()
+                    .map(|server| format!("{} {}", server.pid, short(server.us_per_request)));
+                let each: Vec<String> = each.collect();
+                remarks.push(format!(
+                    "{label}: µs of CPU a request, by process: {}",
+                    each.join(", ")
+                ));
             }
         }
         remarks
@@ -392,4 +397,145 @@ pub(super) fn millis(ms: f64) -> String {
 
 fn short(us: Option<f64>) -> String {
     us.map_or("-".to_owned(), |us| format!("{us:.1}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::super::target::{Success, Trouble};
+    use super::*;
+
+    /// A hundred gets of 1 to 100 ms within two seconds, and a put that failed.
+    fn recorder() -> Recorder {
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let mut recorder = Recorder::new(None);
+        recorder.open(start);
+        for ms in 1..=100 {
+            recorder.ended(Kind::Get, at(0), at(ms), Ok(Success::default()));
+        }
+        let trouble = Trouble::new("refused: overloaded", "node-1 refused");
+        recorder.ended(Kind::Put, at(0), at(1), Err(trouble));
+        recorder.close(at(2000));
+        recorder
+    }
+
+    fn report(pacing: Paced) -> Report {
+        let cpu = Cpu {
+            answered: 101,
+            client_us_per_request: Some(12.34),
+            servers_us_per_request: None,
+            servers: vec![Server {
+                pid: 7,
+                name: "quorate".to_owned(),
+                cpu_s: None,
+                us_per_request: None,
+            }],
+        };
+        Report {
+            quorate: "1",
+            machine: Machine {
+                cores: 2,
+                os: "linux",
+                arch: "x",
+            },
+            settings: Settings {
+                protocol: "quic",
+                bucket: "b".to_owned(),
+                mix: "1:1".parse().unwrap(),
+                size_bytes: 1024,
+                keys: 10,
+                distribution: Distribution::Zipf(0.99),
+                overwrite: false,
+                preloaded: true,
+                quorums: BTreeMap::from([("r", "2".to_owned())]),
+                timeout_ms: None,
+                warmup_s: 1.0,
+                seconds: 2.0,
+                requests: None,
+                seed: 1,
+                pids: vec![7],
+            },
+            runs: vec![Run::of(
+                pacing,
+                1,
+                &[Kind::Put, Kind::Get],
+                &recorder(),
+                cpu,
+            )],
+            stopped: false,
+        }
+    }
+
+    #[test]
+    fn the_report_says_under_what_conditions_what_was_measured() {
+        let closed = report(Paced::Closed { in_flight: 64 });
+        let json = serde_json::to_value(&closed).unwrap();
+        assert_eq!(json["settings"]["mix"]["put"], 1);
+        assert_eq!(json["settings"]["quorums"]["r"], "2");
+        let run = &json["runs"][0];
+        assert_eq!(
+            (&run["loop"], &run["in_flight"]),
+            (&"closed".into(), &64.into())
+        );
+        assert_eq!(run["total"]["count"], 100);
+        assert_eq!(run["total"]["per_second"], 50.0);
+        assert_eq!(run["per_second"], serde_json::json!([100, 0]));
+        let get = &run["operations"]["get"];
+        let p99 = get["latency_ms"]["p99"].as_f64().unwrap();
+        assert!((98.9..99.2).contains(&p99), "{p99}");
+        let last = get["latency_ms"]["percentiles"].as_array().unwrap().last();
+        assert_eq!(last.unwrap()[2], 100);
+        let put = &run["operations"]["put"];
+        assert!(put["latency_ms"].is_null());
+        assert_eq!(put["failures"][0]["kind"], "refused: overloaded");
+        assert_eq!(put["failures"][0]["example"], "node-1 refused");
+        assert!(run["operations"]["delete"].is_null());
+        assert_eq!(run["cpu"]["client_us_per_request"], 12.34);
+    }
+
+    #[test]
+    fn the_table_has_a_row_for_all_and_one_for_each_kind() {
+        let report = report(Paced::Closed { in_flight: 64 });
+        let table = report.table();
+        let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(lines.len(), 4, "{table}");
+        assert!(
+            lines[1].starts_with("64 in flight") && lines[1].contains("12.3"),
+            "{table}"
+        );
+        let remarks = report.remarks().join("\n");
+        assert!(
+            remarks.contains("process 7 (quorate) has ended"),
+            "{remarks}"
+        );
+        assert!(
+            remarks.contains("1 failed, refused: overloaded"),
+            "{remarks}"
+        );
+    }
+
+    #[test]
+    fn what_was_dropped_is_told() {
+        let report = report(Paced::Open {
+            rate: 500.0,
+            arrivals: Arrivals::Poisson,
+            in_flight_max: 10,
+            backlog_max: 10,
+            lateness: None,
+            dropped: 3,
+        });
+        assert_eq!(report.runs[0].latency_from, "the request was due");
+        let remarks = report.remarks().join("\n");
+        assert!(
+            remarks.contains("3 requests were due and never started"),
+            "{remarks}"
+        );
+        assert!(
+            super::super::plot::svg(&report)
+                .unwrap()
+                .starts_with("<svg")
+        );
+    }
 }
