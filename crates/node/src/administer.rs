@@ -1,6 +1,7 @@
 //! What a node does about buckets: answers for them, changes them, learns what others changed, compares tables.
 
 use bytes::Bytes;
+use quorate_causal::DotSet;
 use quorate_protocol::{
     Answer, BucketAction, BucketEntry, BucketRequest, BucketsAsked, Header, Message, Refusal,
     ReplicaReply, ReplicaRequest, RequestId,
@@ -13,6 +14,7 @@ use crate::api::{Event, Output};
 use crate::change::ChangeConversation;
 use crate::node::{Accepted, Conversation, Kind, Local, Node, Waiter, answer};
 use crate::tally::Verdict;
+use crate::target::Target;
 use crate::time::Time;
 
 /// How often a node compares its table with that of another, in turn. Tables are also compared whenever a node comes
@@ -125,9 +127,8 @@ impl<S: Storage> Node<S> {
     ) {
         // It has a greater entry: take that, and propose the change on top of it.
         if let ReplicaReply::Bucket(entry) = reply {
-            if let Err(refusal) = self.learn(*entry) {
-                return self.finish(id, Answer::Refused(refusal), out);
-            }
+            // If it cannot be stored here, this node's own word is missing below.
+            let _ = self.learn(*entry);
             return self.propose_again(now, id, out);
         }
         let Some(Conversation {
@@ -252,6 +253,110 @@ impl<S: Storage> Node<S> {
             batch.put(Family::Meta, crate::keys::reclaim(*id), Bytes::new());
         }
         self.replica.commit(batch)
+    }
+
+    // ---- Requests that meet a later life of their bucket ----
+
+    /// A replica refused a request since it knows a later life of its bucket. It does not count for the request; those
+    /// that have not heard may still be enough, and then it came before the drop, whose own quorum is not complete.
+    pub(crate) fn on_bucket_changed(
+        &mut self,
+        id: RequestId,
+        entry: &BucketEntry,
+        out: &mut Vec<Output>,
+    ) {
+        // If it cannot be stored, this node goes on as if it had not heard.
+        let _ = self.learn(entry.clone());
+        let over = match self.conversations.get_mut(&id).map(|c| &mut c.kind) {
+            Some(Kind::Write(write)) => &mut write.over,
+            Some(Kind::Read(read)) => &mut read.over,
+            _ => return,
+        };
+        *over = Some(entry.name.clone());
+        out.push(Output::Event(Event::BucketChanged));
+    }
+
+    /// The target of a request in the life of its bucket that this node has learnt of meanwhile, if that has the same
+    /// replicas.
+    fn in_new_life(&self, over: Option<&str>, target: &Target) -> Option<Target> {
+        let (id, policy) = self.buckets.resolve(over?);
+        let same_set = policy.placement.set() == target.vnode.set;
+        (id != target.id && same_set).then(|| Target {
+            id,
+            policy,
+            ..target.clone()
+        })
+    }
+
+    /// Puts once more, in the new life of the bucket: there its client's put is after the drop, and has nothing to
+    /// replace. Nobody who has heard of the drop can see the first attempt.
+    pub(crate) fn put_again(&mut self, id: RequestId, out: &mut Vec<Output>) -> bool {
+        let Some(Conversation {
+            kind: Kind::Write(write),
+            ..
+        }) = self.conversations.get(&id)
+        else {
+            return false;
+        };
+        let target = self.in_new_life(write.over.as_deref(), &write.target);
+        let (Some(target), Some(payload)) = (target, write.payload.clone()) else {
+            return false;
+        };
+        let Some(Conversation {
+            kind: Kind::Write(write),
+            reply_to,
+            began,
+            deadline,
+        }) = self.end(id)
+        else {
+            return false;
+        };
+        let accepted = Accepted {
+            reply_to,
+            now: began,
+            deadline,
+        };
+        let unmet = write.unmet(false);
+        let again = self.write(accepted, target, write.terms, DotSet::new(), Some(payload));
+        if again.is_err() {
+            // The first attempt may be seen by those who have not heard.
+            answer(reply_to, unmet, out);
+        }
+        true
+    }
+
+    /// Reads once more, in the new life of the bucket.
+    pub(crate) fn read_again(&mut self, now: Time, id: RequestId, out: &mut Vec<Output>) -> bool {
+        let Some(Conversation {
+            kind: Kind::Read(read),
+            ..
+        }) = self.conversations.get(&id)
+        else {
+            return false;
+        };
+        let Some(target) = self.in_new_life(read.over.as_deref(), &read.target) else {
+            return false;
+        };
+        let Some(Conversation {
+            kind: Kind::Read(read),
+            reply_to,
+            deadline,
+            ..
+        }) = self.end(id)
+        else {
+            return false;
+        };
+        let accepted = Accepted {
+            reply_to,
+            now,
+            deadline,
+        };
+        let policy = target.policy.clone();
+        let seats = policy.placement.primaries(target.vnode.partition);
+        if let Err(refusal) = self.read(accepted, target, seats, read.needed, read.purpose, out) {
+            answer(reply_to, Answer::Refused(refusal), out);
+        }
+        true
     }
 
     // ---- Comparing tables ----

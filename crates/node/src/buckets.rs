@@ -34,8 +34,6 @@ const PAGE: usize = 1024;
 /// What a request on a bucket goes by.
 #[derive(Debug)]
 pub(crate) struct Policy {
-    /// The bucket's generation.
-    pub(crate) generation: u64,
     /// Who holds its keys.
     pub(crate) placement: Arc<Placement>,
     /// Its quorums, where a request says nothing.
@@ -85,7 +83,6 @@ impl Buckets {
             defaults: config.defaults.clone(),
             siblings_max: config.limits.siblings_max,
             implicit: Arc::new(Policy {
-                generation: 0,
                 placement: placement.clone(),
                 defaults: config.defaults.clone(),
                 siblings_max: config.limits.siblings_max,
@@ -236,7 +233,6 @@ impl Buckets {
         }
         self.living.insert(id, set.id());
         let policy = Policy {
-            generation: entry.generation,
             placement,
             defaults,
             siblings_max: given

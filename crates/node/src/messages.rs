@@ -2,8 +2,7 @@
 
 use quorate_causal::{Digest, Record};
 use quorate_protocol::{
-    Answer, BucketEntry, Header, Merge, Message, Read, Refusal, ReplicaReply, ReplicaRequest,
-    RequestId, VnodeId,
+    Answer, Header, Merge, Message, Read, Refusal, ReplicaReply, ReplicaRequest, RequestId, VnodeId,
 };
 use quorate_ring::NodeId;
 use quorate_storage::Storage;
@@ -142,7 +141,7 @@ impl<S: Storage> Node<S> {
         let Kind::Write(write) = &mut conversation.kind else {
             return;
         };
-        if write.is_put && written.record.live().len() > 1 {
+        if write.payload.is_some() && written.record.live().len() > 1 {
             out.push(Output::Event(Event::Siblings));
         }
         write.written = Some((written.own, written.record));
@@ -182,12 +181,11 @@ impl<S: Storage> Node<S> {
         reply: ReplicaReply,
         out: &mut Vec<Output>,
     ) {
-        match reply {
-            ReplicaReply::Refused(Refusal::BucketChanged(entry)) => {
-                return self.on_bucket_changed(id, *entry, out);
-            }
-            ReplicaReply::Buckets(Some(entries)) => return self.on_table(entries, out),
-            _ => {}
+        if let ReplicaReply::Buckets(Some(entries)) = reply {
+            return self.on_table(entries, out);
+        }
+        if let ReplicaReply::Refused(Refusal::BucketChanged(entry)) = &reply {
+            self.on_bucket_changed(id, entry, out);
         }
         let Some(conversation) = self.conversations.get_mut(&id) else {
             return; // Answered already, or nobody waits for it: a repair.
@@ -227,18 +225,6 @@ impl<S: Storage> Node<S> {
             }
             Kind::Change(_) => self.on_change_reply(now, from, id, reply, out),
             Kind::Forward(_) => {}
-        }
-    }
-
-    /// A replica knows a later life of a request's bucket. Nothing of the request can be seen by anyone who knows it
-    /// too: what was written stands under a life that is over.
-    fn on_bucket_changed(&mut self, id: RequestId, entry: BucketEntry, out: &mut Vec<Output>) {
-        let changed = Refusal::BucketChanged(Box::new(entry.clone()));
-        // If it cannot be stored this node says so to the next request; this one is refused in any case.
-        let _ = self.learn(entry);
-        if self.conversations.contains_key(&id) {
-            out.push(Output::Event(Event::BucketChanged));
-            self.finish(id, Answer::Refused(changed), out);
         }
     }
 

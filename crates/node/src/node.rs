@@ -9,7 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_causal::DotSet;
 use quorate_protocol::{
-    Answer, Message, Read, Refusal, ReplicaReply, ReplicaRequest, Request, RequestId,
+    Answer, BucketEntry, BucketId, Message, Read, Refusal, ReplicaReply, ReplicaRequest, Request,
+    RequestId,
 };
 use quorate_ring::{Layout, NodeId};
 use quorate_storage::{Storage, StorageError};
@@ -63,7 +64,7 @@ impl Kind {
     /// The bytes of values it holds. The same from beginning to end.
     pub(crate) fn bytes(&self) -> usize {
         match self {
-            Kind::Write(write) => write.bytes,
+            Kind::Write(write) => write.payload.as_ref().map_or(0, Bytes::len),
             Kind::Forward(forward) => match &forward.request {
                 Request::Put(put) => put.value.data.len(),
                 _ => 0,
@@ -213,6 +214,12 @@ impl<S: Storage> Node<S> {
         self.on_timers(now, out);
     }
 
+    /// The table of buckets. For tests and for the simulator's checks.
+    #[must_use]
+    pub fn buckets(&self) -> Vec<BucketEntry> {
+        self.buckets.entries()
+    }
+
     /// When to call [`Node::handle`] with [`Input::Wake`] if nothing else happens before.
     #[must_use]
     pub fn wake_at(&self) -> Option<Time> {
@@ -270,11 +277,18 @@ impl<S: Storage> Node<S> {
     /// The record of a key on this replica, encoded, if it has one. For tests and for the simulator's checks.
     #[must_use]
     pub fn stored(&self, bucket: &str, key: &str) -> Option<Bytes> {
+        let generation = self.buckets.entry(bucket).generation;
+        self.stored_in(bucket, generation, key)
+    }
+
+    /// The same for a certain life of the bucket, with the replica set that it has now.
+    #[must_use]
+    pub fn stored_in(&self, bucket: &str, generation: u64, key: &str) -> Option<Bytes> {
         let target = self.target(bucket, key);
         let read = Read {
             key: target.key_bytes(),
             vnode: target.vnode,
-            bucket: target.id,
+            bucket: BucketId::new(bucket, generation),
             digest_only: false,
         };
         match self.replica.read(&read) {

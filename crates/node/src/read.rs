@@ -44,7 +44,9 @@ pub(crate) enum Purpose {
 pub(crate) struct ReadConversation {
     pub(crate) target: Target,
     pub(crate) purpose: Purpose,
-    needed: Requirement,
+    pub(crate) needed: Requirement,
+    /// The bucket's name, if a replica said that its life is over.
+    pub(crate) over: Option<String>,
     /// Replicas not asked yet, the best to ask first.
     candidates: Vec<NodeId>,
     asked: BTreeMap<NodeId, Asked>,
@@ -79,6 +81,7 @@ impl ReadConversation {
             target,
             purpose,
             needed,
+            over: None,
             candidates,
             asked: BTreeMap::new(),
             heard: BTreeMap::new(),

@@ -281,7 +281,7 @@ impl<S: Storage> Node<S> {
             siblings_bytes_max: self.config.limits.siblings_bytes_max,
             payload,
         };
-        let conversation = WriteConversation::new(target, terms, write.payload.as_ref());
+        let conversation = WriteConversation::new(target, terms, write.payload.clone());
         let id = self.converse(accepted, Kind::Write(conversation));
         self.local.push_back(Local::Write(id, write));
         Ok(())

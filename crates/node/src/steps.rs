@@ -37,7 +37,9 @@ impl<S: Storage> Node<S> {
             Verdict::Pending => {}
             Verdict::Impossible => {
                 let unmet = read.unmet(false);
-                self.finish(id, unmet, out);
+                if !self.read_again(now, id, out) {
+                    self.finish(id, unmet, out);
+                }
             }
             Verdict::Met => self.conclude_read(now, id, out),
         }
@@ -203,7 +205,13 @@ impl<S: Storage> Node<S> {
         // What is shown must be as durable here as what is acknowledged.
         let to_show = write.terms.return_body && !write.has_taken(self.config.me);
         let done = match (write.verdict(), &write.written) {
-            (Verdict::Impossible, _) => write.unmet(false),
+            (Verdict::Impossible, _) => {
+                let unmet = write.unmet(false);
+                if !self.put_again(id, out) {
+                    self.finish(id, unmet, out);
+                }
+                return;
+            }
             (Verdict::Met, Some((own, record))) if !to_show => {
                 let shown = write
                     .terms
@@ -211,7 +219,7 @@ impl<S: Storage> Node<S> {
                     .then(|| self.show(&write.target, record));
                 match shown {
                     // It is stored, so "refused" would be a lie, and a forwarder would put it once more elsewhere.
-                    Some(Answer::Refused(_)) | None if write.is_put => Answer::Stored {
+                    Some(Answer::Refused(_)) | None if write.payload.is_some() => Answer::Stored {
                         context: self.seal(&write.target, own),
                     },
                     Some(Answer::Refused(_)) | None => Answer::Deleted,

@@ -28,10 +28,10 @@ pub(crate) struct WriteTerms {
 pub(crate) struct WriteConversation {
     pub(crate) target: Target,
     pub(crate) terms: WriteTerms,
-    /// Whether it is a put (and else a delete).
-    pub(crate) is_put: bool,
-    /// The size of what it puts.
-    pub(crate) bytes: usize,
+    /// What it puts; `None` for a delete.
+    pub(crate) payload: Option<Bytes>,
+    /// The bucket's name, if a replica said that its life is over.
+    pub(crate) over: Option<String>,
     /// The dot it minted, and what the key held then; known once this node's own vnode has written.
     pub(crate) written: Option<(Context, Record)>,
     /// What each replica has said: whether it is synced, or `None` if it never will.
@@ -40,12 +40,12 @@ pub(crate) struct WriteConversation {
 
 impl WriteConversation {
     /// A put of `payload`, or a delete.
-    pub(crate) fn new(target: Target, terms: WriteTerms, payload: Option<&Bytes>) -> Self {
+    pub(crate) fn new(target: Target, terms: WriteTerms, payload: Option<Bytes>) -> Self {
         WriteConversation {
             target,
             terms,
-            is_put: payload.is_some(),
-            bytes: payload.map_or(0, Bytes::len),
+            payload,
+            over: None,
             written: None,
             heard: BTreeMap::new(),
         }

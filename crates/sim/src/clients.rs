@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use quorate_protocol::{Answer, Delete, Get, Header, Options, Put, Quorum, Request, Value};
+use quorate_protocol::{
+    Answer, BucketAction, BucketRequest, Delete, Get, Header, Options, Put, Quorum, Refusal,
+    Request, Value,
+};
 use rand::Rng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha12Rng;
@@ -35,6 +38,8 @@ pub(crate) struct Workload {
     /// Whether the others write to one replica and read all, and not a majority each: as strict, and replicas differ
     /// more, for longer, so that reads have more to put together.
     lopsided: bool,
+    /// Chance that an operation drops the bucket.
+    drops: f64,
 }
 
 impl Workload {
@@ -53,6 +58,7 @@ impl Workload {
             bodies: [0.0, 0.2][rng.random_range(0..2)],
             odd_quorums: [0.0, 0.3][rng.random_range(0..2)],
             lopsided: rng.random_bool(0.3),
+            drops: [0.0, 0.0, 0.01, 0.05][rng.random_range(0..4)],
         }
     }
 
@@ -113,7 +119,13 @@ impl Client {
             ..Options::default()
         };
         let (bucket, wire_key) = (BUCKET.to_owned(), key.clone());
-        let (kind, seen, request) = if rng.random_bool(workload.gets) {
+        let (kind, seen, request) = if rng.random_bool(workload.drops) {
+            let request = Request::Bucket(BucketRequest {
+                bucket: BUCKET.to_owned(),
+                action: BucketAction::Drop,
+            });
+            (Kind::Drop, None, request)
+        } else if rng.random_bool(workload.gets) {
             let request = Request::Get(Get {
                 bucket,
                 key: wire_key,
@@ -162,6 +174,11 @@ impl Client {
                 },
             });
             (Kind::Put, values, request)
+        };
+        let (key, quorum) = match kind {
+            // Whoever is told of a drop is told that a majority of each partition's replicas know.
+            Kind::Drop => (String::new(), (majority, majority)),
+            _ => (key, quorum),
         };
         self.busy = Some(Operation {
             id,
@@ -212,8 +229,14 @@ impl Client {
                 }
                 Outcome::Ok
             }
-            Some(Answer::Absent | Answer::Deleted) => Outcome::Ok,
-            Some(Answer::Refused(_)) => Outcome::Fail,
+            Some(Answer::Absent | Answer::Deleted | Answer::Bucket(_)) => Outcome::Ok,
+            Some(Answer::Refused(refusal)) => {
+                // Of a life of the bucket that is over, for example: it reads again.
+                if matches!(refusal, Refusal::BadContext(_)) {
+                    self.contexts.remove(&op.key);
+                }
+                Outcome::Fail
+            }
             Some(Answer::Unmet(unmet)) if !unmet.may_have_written => Outcome::Fail,
             // A read that came to nothing is of no interest: it says nothing about any value.
             _ if is_get => Outcome::Fail,

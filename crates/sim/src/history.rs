@@ -22,6 +22,8 @@ pub enum Kind {
     Delete,
     /// A get, and the values it showed.
     Get(Vec<u64>),
+    /// A drop of the bucket: of all its keys. Its own key is empty.
+    Drop,
 }
 
 /// One operation of one client. Values are the numbers of the puts that wrote them, so that each is written once.
@@ -69,6 +71,7 @@ impl Operation {
             Kind::Put => "put",
             Kind::Delete => "delete",
             Kind::Get(_) => "get",
+            Kind::Drop => "drop",
         };
         let outcome = match self.outcome {
             Outcome::Ok => "ok",

@@ -5,6 +5,9 @@
 //! - A put that was acknowledged is *live* or *superseded*. Superseded means: some put or delete whose context held the
 //!   value may have happened. A delete without a context may have removed whatever was there, so it supersedes every
 //!   put that began before the delete ended; where the delete's outcome is unknown, it supersedes any put.
+//! - A drop of the bucket supersedes, on every key, every put that began before the drop ended; where its outcome is
+//!   unknown, any put. So it does for a put whose `w` does not meet the majority that knows of the drop. What was acknowledged before an acknowledged drop began is removed by it, and no get shows it whose
+//!   quorum meets the majority that knows of the drop.
 //! - An operation that failed did nothing. One whose outcome is unknown may have happened at any time after it
 //!   began, and may never have.
 //! - What a put or delete with a context acknowledged to remove must never be seen again once everything is quiet.
@@ -55,7 +58,8 @@ struct Judge<'a> {
 
 impl<'a> Judge<'a> {
     fn new(key: &'a str, n: usize, history: &'a [Operation]) -> Self {
-        let operations: Vec<&Operation> = history.iter().filter(|op| op.key == key).collect();
+        let concerns = |op: &&Operation| op.key == key || op.kind == Kind::Drop;
+        let operations: Vec<&Operation> = history.iter().filter(concerns).collect();
         let puts: BTreeMap<u64, &Operation> = operations
             .iter()
             .filter(|op| op.kind == Kind::Put)
@@ -69,13 +73,20 @@ impl<'a> Judge<'a> {
                         superseders.entry(*value).or_default().push(op);
                     }
                 }
-                None if op.kind == Kind::Delete => {
+                None if matches!(op.kind, Kind::Delete | Kind::Drop) => {
                     // Unknown to its client, it may still be on its way.
                     let until = match op.outcome {
                         Outcome::Unknown => u64::MAX,
                         _ => op.end,
                     };
-                    for put in puts.values().filter(|put| put.start < until) {
+                    // A put to fewer replicas than meet those that know of a drop may be taken by some that do not, and go
+                    // with the old life although it began later.
+                    let unheard =
+                        |put: &Operation| op.kind == Kind::Drop && put.quorum.0 + op.quorum.0 <= n;
+                    for put in puts
+                        .values()
+                        .filter(|put| put.start < until || unheard(put))
+                    {
                         superseders.entry(put.id).or_default().push(op);
                     }
                 }
@@ -148,9 +159,9 @@ impl<'a> Judge<'a> {
         let n = self.n;
         let all = self.superseders.get(&put.id).into_iter().flatten();
         all.copied().filter(move |op| {
-            // Without a context only what its read quorum must have seen is sure to be removed.
-            let must_have_seen =
-                put.acknowledged() && put.end < op.start && put.quorum.0 + op.quorum.1 > n;
+            // Without a context only what its read quorum must have seen is sure to be removed; a drop need not see.
+            let meets = op.kind == Kind::Drop || put.quorum.0 + op.quorum.1 > n;
+            let must_have_seen = put.acknowledged() && put.end < op.start && meets;
             op.acknowledged() && (op.seen.is_some() || must_have_seen)
         })
     }
@@ -213,7 +224,7 @@ impl<'a> Judge<'a> {
                 if op.start > until {
                     continue;
                 }
-                if op.kind == Kind::Delete {
+                if matches!(op.kind, Kind::Delete | Kind::Drop) {
                     return true;
                 }
                 open.push(op.id);
@@ -331,6 +342,30 @@ mod tests {
         };
         assert!(found(&history(2), &[])[0].contains("had removed it before"));
         assert_eq!(found(&history(1), &[]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_drop_removes_what_was_acknowledged_before_it_and_nothing_after() {
+        let mut drop = op(1, Kind::Drop, None, (2, 3));
+        drop.key = String::new();
+        let get = |shown: &[u64], r| {
+            let mut get = op(3, Kind::Get(shown.to_vec()), None, (6, 7));
+            get.quorum.1 = r;
+            get
+        };
+        let put = |id, times| op(id, Kind::Put, None, times);
+        let history =
+            |shown: &[u64], r| [put(0, (0, 1)), drop.clone(), put(2, (4, 5)), get(shown, r)];
+        assert_eq!(found(&history(&[2], 2), &[2]), Vec::<String>::new());
+        assert!(found(&history(&[2], 2), &[0, 2])[0].contains("operation 1 removed it"));
+        assert!(found(&history(&[2], 2), &[])[0].contains("put 2 was acknowledged and is lost"));
+        assert!(found(&history(&[0, 2], 2), &[2])[0].contains("had removed it before"));
+        // One replica may not have heard.
+        assert_eq!(found(&history(&[0, 2], 1), &[2]), Vec::<String>::new());
+        // What overlaps with the drop may have come before or after it.
+        let history = [put(0, (0, 3)), drop.clone()];
+        assert_eq!(found(&history, &[0]), Vec::<String>::new());
+        assert_eq!(found(&history, &[]), Vec::<String>::new());
     }
 
     #[test]

@@ -83,11 +83,15 @@ pub enum Mutant {
     ReadOne,
     /// The context of a put's answer names all that is live, not just the put (against rule R8).
     GreedyContext,
+    /// Nodes say that they have noted a drop, and do not hear of it until everything is healed (against rule R11).
+    DropUnheard,
+    /// A replica that knows of a drop acknowledges writes to what was dropped (against rule R11).
+    ServeTheDropped,
 }
 
 impl Mutant {
     /// Every mutant.
-    pub const ALL: [Mutant; 7] = [
+    pub const ALL: [Mutant; 9] = [
         Mutant::DropContexts,
         Mutant::ReuseCounter,
         Mutant::AckBeforeSync,
@@ -95,5 +99,7 @@ impl Mutant {
         Mutant::AckWithoutMerge,
         Mutant::ReadOne,
         Mutant::GreedyContext,
+        Mutant::DropUnheard,
+        Mutant::ServeTheDropped,
     ];
 }

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use quorate_causal::{Context, ContextKey, Dot, DotSet, Record};
 use quorate_node::{BucketDefaults, Caller, Config, Event, Input, Limits, Node, Output, Time};
 use quorate_protocol::{
-    Answer, BucketId, Get, Header, Message, Options, Quorum, ReplicaReply, ReplicaRequest, Request,
-    decode_value,
+    Answer, BucketId, Get, Header, Message, Options, Quorum, Refusal, ReplicaReply, ReplicaRequest,
+    Request, decode_value,
 };
 use quorate_ring::{ClusterId, Layout, LayoutSpec, NodeId, NodeSpec};
 use quorate_storage::memory::{MemoryDisk, MemoryStorage};
@@ -34,6 +34,8 @@ const LOOK_US: u64 = 50_000;
 const CLIENT_SLACK_US: u64 = 500_000;
 /// How long the healed cluster has for each step of coming to rest. Everything in flight has arrived or expired by then.
 const SETTLE_US: u64 = 6_000_000;
+/// How long it takes until every node has compared its table of buckets with every other.
+const COMPARE_ALL_US: u64 = 60_000_000;
 /// The secret of the cluster's contexts.
 const SECRET: [u8; 32] = [7; 32];
 /// What no seed reaches: a run that goes on for so long hangs.
@@ -227,6 +229,18 @@ impl World {
             }
         }
         self.run_for(SETTLE_US);
+        if self.drops() > 0 {
+            // A word of a drop may have been lost on a link that worked, and each node compares tables with one other at a
+            // time.
+            self.run_for(COMPARE_ALL_US);
+        }
+    }
+
+    /// How many drops of the bucket were begun.
+    fn drops(&self) -> u64 {
+        let busy = self.clients.iter().filter_map(|c| c.busy.as_ref());
+        let all = self.history.iter().chain(busy);
+        all.filter(|op| op.kind == Kind::Drop).count() as u64
     }
 
     /// How many replicas each key has.
@@ -613,7 +627,7 @@ impl World {
             self.clients[client].begin(id, self.now, node, self.n, &self.workload, &mut self.rng);
         let Some(epoch) = self.alive(node) else {
             // Nobody listens there: nothing was sent.
-            let refused = Answer::Refused(quorate_protocol::Refusal::Draining);
+            let refused = Answer::Refused(Refusal::Draining);
             self.plan(100, Happening::Told(client, id, Some(refused)));
             return;
         };

@@ -1,5 +1,6 @@
 //! Seeds, and the mutants that must not survive them.
 
+use quorate_sim::history::Kind;
 use quorate_sim::{Mutant, Profile, check_seed, run_seed};
 
 #[test]
@@ -11,9 +12,13 @@ fn seeds_without_faults_hold() {
             "seed {seed}: {:#?}",
             report.violations
         );
+        // After a drop, contexts from before it are refused.
+        let drops = report.history.iter().any(|op| op.kind == Kind::Drop);
         assert!(
-            report.succeeded * 10 > report.operations * 9,
-            "seed {seed}: {report:?}"
+            drops || report.succeeded * 10 > report.operations * 9,
+            "seed {seed}: {} of {}",
+            report.succeeded,
+            report.operations
         );
     }
 }

@@ -34,6 +34,23 @@ impl World {
         to: usize,
         message: Message,
     ) -> Option<Message> {
+        let message = match (self.profile.mutant, message) {
+            (Some(Mutant::DropUnheard), Message::Replica(id, _, ReplicaRequest::Bucket(_))) => {
+                let joined = ReplicaReply::Merged { synced: true };
+                self.send(to, from, Message::Reply(id, joined));
+                return None;
+            }
+            (Some(Mutant::DropUnheard), Message::Reply(id, ReplicaReply::Buckets(_)))
+                if !self.healing =>
+            {
+                Message::Reply(id, ReplicaReply::Buckets(None))
+            }
+            (
+                Some(Mutant::ServeTheDropped),
+                Message::Reply(id, ReplicaReply::Refused(Refusal::BucketChanged(_))),
+            ) => Message::Reply(id, ReplicaReply::Merged { synced: true }),
+            (_, message) => message,
+        };
         let Message::Replica(id, header, ReplicaRequest::Merge(mut merge)) = message else {
             return Some(message);
         };

@@ -21,12 +21,22 @@ impl World {
             let Some(node) = &slot.node else {
                 continue;
             };
-            let (left, timer) = (node.in_flight(), node.wake_at());
-            if left > 0 || timer.is_some() {
+            if !node.is_idle() {
                 self.violations.push(format!(
-                    "node {i} is at rest with {left} requests under way and a timer at {timer:?}"
+                    "node {i} is at rest with {} requests under way, or waits for something",
+                    node.in_flight()
                 ));
             }
+        }
+        let tables: Vec<_> = self
+            .slots
+            .iter()
+            .filter_map(|slot| slot.node.as_ref())
+            .map(|node| node.buckets())
+            .collect();
+        if tables.windows(2).any(|pair| pair[0] != pair[1]) {
+            self.violations
+                .push(format!("at rest the tables of buckets differ: {tables:?}"));
         }
         shown
     }

@@ -36,12 +36,18 @@ impl World {
         };
         let own = match (&op.kind, answer) {
             (Kind::Put, Answer::Stored { context }) => {
-                let bucket = BucketId::new(BUCKET, 0).0;
-                match ContextKey::new(&SECRET).open(bucket, op.key.as_bytes(), context) {
-                    Ok(context) => context,
-                    Err(error) => {
-                        self.violations
-                            .push(format!("put {id} was answered with a context: {error}"));
+                let secret = ContextKey::new(&SECRET);
+                let open = |generation| {
+                    let bucket = BucketId::new(BUCKET, generation).0;
+                    secret.open(bucket, op.key.as_bytes(), context)
+                };
+                // It stands in some life of the bucket.
+                match (0..=self.drops()).find_map(|generation| open(generation).ok()) {
+                    Some(context) => context,
+                    None => {
+                        self.violations.push(format!(
+                            "put {id} was answered with a context that does not open"
+                        ));
                         return;
                     }
                 }
@@ -70,6 +76,8 @@ impl World {
             }
             (_, seen) => seen.clone(),
         };
+        // What was seen in one life of the bucket need not be removed in the next.
+        let seen = seen.filter(|_| self.drops() == 0);
         let mut removed: Vec<Dot> = Vec::new();
         for (dot, (at, payload)) in &self.dots {
             let value = decode_value(payload).ok().map(|v| v.data);
@@ -89,11 +97,15 @@ impl World {
             });
             written && removed.iter().all(|dot| record.evidence().contains(*dot))
         };
-        let copies = self
-            .seats_of(&key)
-            .into_iter()
-            .filter(|seat| self.on_disk(*seat, &key).is_some_and(|r| holds(&r)))
-            .count();
+        let seats = self.seats_of(&key);
+        let copies = |generation| {
+            let on_disk = |seat: &&usize| self.on_disk(**seat, generation, &key);
+            seats
+                .iter()
+                .filter(|s| on_disk(s).is_some_and(|r| holds(&r)))
+                .count()
+        };
+        let copies = (0..=self.drops()).map(copies).max().unwrap_or(0);
         if copies < w {
             self.violations.push(format!(
                 "key {key}: operation {id} (w={w}) was acknowledged with {copies} copies on disk"
@@ -102,11 +114,11 @@ impl World {
     }
 
     /// What would be left of a key on a node's disk, should the power go now.
-    pub(super) fn on_disk(&self, i: usize, key: &str) -> Option<Record> {
+    pub(super) fn on_disk(&self, i: usize, generation: u64, key: &str) -> Option<Record> {
         let storage = self.slots[i].disk.copy().open();
         let layout = self.layout.clone();
         let node = Node::new(self.config(i), layout, storage, [0; 32]).expect("a sound node");
-        match node.stored(BUCKET, key) {
+        match node.stored_in(BUCKET, generation, key) {
             Some(bytes) => Record::decode(&bytes).ok(),
             None => Some(Record::new()),
         }

@@ -96,5 +96,10 @@ fn refused(refusal: &Refusal) -> &'static str {
         Refusal::WrongLayout { .. } => "refused: wrong-layout",
         Refusal::Corrupt(_) => "refused: corrupt",
         Refusal::NotAllowed(_) => "refused: not-allowed",
+        Refusal::ConditionFailed(_) => "refused: condition-failed",
+        Refusal::Conflict(_) => "refused: conflict",
+        Refusal::NotFound(_) => "refused: not-found",
+        Refusal::BucketChanged(_) => "refused: bucket-changed",
+        Refusal::DiskFull { .. } => "refused: disk-full",
     }
 }
