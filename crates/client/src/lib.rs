@@ -20,6 +20,7 @@
 //! Where a request goes and what follows from an outcome is decided in `routing`, which does no I/O. `link` keeps one
 //! connection a node, `client` drives both, `requests` are the words users say.
 
+mod buckets;
 mod client;
 mod config;
 mod error;
@@ -30,5 +31,5 @@ mod routing;
 pub use client::{Client, Described};
 pub use config::{ClientConfig, ConfigError};
 pub use error::Error;
-pub use quorate_protocol::{Quorum, Value};
+pub use quorate_protocol::{BucketDescription, PropertyChanges, Quorum, Value};
 pub use requests::{DeleteRequest, Fetched, GetRequest, PutRequest, Sibling};

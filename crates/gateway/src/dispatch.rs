@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use quorate_protocol::{Delete, Get, Header, Put, Request, Value};
 use tracing::Instrument as _;
 
+use crate::buckets::{self, BucketPath};
 use crate::key_path::{KeyPath, Target};
 use crate::params::{self, Operation, Params};
 use crate::problem::{Kind, Problem};
@@ -92,6 +93,18 @@ async fn handle<B: Backend>(
     let path = parts.uri.path();
     if let Some(path) = KeyPath::split(path) {
         return on_key(gateway, parts, path, body).await;
+    }
+    if let Some(path) = BucketPath::split(path) {
+        let document = || async {
+            let limits = Limits {
+                value_bytes_max: buckets::DOCUMENT_BYTES_MAX,
+                ..gateway.limits.clone()
+            };
+            let mut body = body;
+            let read = body::read(&mut body, &limits, &gateway.in_flight).await;
+            read.map(|(document, _share)| document)
+        };
+        return buckets::serve(&gateway.backend, parts, path, document).await;
     }
     match path {
         "/healthz" => probe(&parts.method, || Ok("alive\n")),

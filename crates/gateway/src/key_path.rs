@@ -33,12 +33,17 @@ impl<'a> KeyPath<'a> {
 
     /// Decodes both parts and checks their lengths.
     pub(crate) fn decode(self) -> Result<Target, Problem> {
-        let bucket = percent::decode(self.bucket).map_err(|e| undecodable("bucket name", e))?;
-        let key = percent::decode(self.key).map_err(|e| undecodable("key", e))?;
-        check_length("bucket name", &bucket, BUCKET_BYTES_MAX)?;
-        check_length("key", &key, KEY_BYTES_MAX)?;
+        let bucket = bounded("bucket name", self.bucket, BUCKET_BYTES_MAX)?;
+        let key = bounded("key", self.key, KEY_BYTES_MAX)?;
         Ok(Target { bucket, key })
     }
+}
+
+/// Decodes a part of a path and checks its length.
+pub(crate) fn bounded(what: &str, sent: &str, limit: usize) -> Result<String, Problem> {
+    let text = percent::decode(sent).map_err(|e| undecodable(what, e))?;
+    check_length(what, &text, limit)?;
+    Ok(text)
 }
 
 fn undecodable(what: &str, error: PercentError) -> Problem {

@@ -12,6 +12,9 @@
 //! | `PUT /v1/buckets/B/keys/K` | 204, or 200 with `return_body=true` |
 //! | `GET`, `HEAD /v1/buckets/B/keys/K` | 200, 300 with siblings, 304, 404 |
 //! | `DELETE /v1/buckets/B/keys/K` | 204 |
+//! | `GET /v1/buckets` | 200 with every bucket that was created |
+//! | `GET`, `HEAD`, `PUT /v1/buckets/B` | 200 with its properties |
+//! | `DELETE /v1/buckets/B?confirm=B` | 204: the bucket and everything in it is dropped |
 //! | `GET /healthz` | 200 while the process is alive |
 //! | `GET /readyz` | 200, or 503 with the reason |
 //!
@@ -45,6 +48,7 @@
 mod accept;
 mod answers;
 mod body;
+mod buckets;
 mod dispatch;
 mod headers;
 mod key_path;

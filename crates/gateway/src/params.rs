@@ -213,6 +213,37 @@ pub(crate) fn parse(operation: Operation, query: Option<&str>) -> Result<Params,
     Ok(params)
 }
 
+/// Reads the query of a request that has at most one of these parameters; returns its value. For routes that are not
+/// about a key.
+pub(crate) fn none(query: Option<&str>, known: &[&'static str]) -> Result<Option<String>, Problem> {
+    let mut found = None;
+    for pair in query
+        .unwrap_or_default()
+        .split('&')
+        .filter(|p| !p.is_empty())
+    {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (name, value) = (form_decode(name)?, form_decode(value)?);
+        if !known.contains(&name.as_str()) {
+            let valid = match known {
+                [] => "This route has none".to_owned(),
+                known => format!("This route has {}", known.join(", ")),
+            };
+            let name = shorten(&name);
+            let problem = format!("There is no parameter '{name}' here. {valid}.");
+            return Err(Problem::new(Kind::BadParameter, problem).with("parameter", name));
+        }
+        if found.replace(value).is_some() {
+            return Err(Problem::new(
+                Kind::BadParameter,
+                format!("The parameter '{name}' is given more than once; give it once."),
+            )
+            .with("parameter", name));
+        }
+    }
+    Ok(found)
+}
+
 fn form_decode(text: &str) -> Result<String, ParamError> {
     percent::decode(&text.replace('+', " ")).map_err(ParamError::Undecodable)
 }

@@ -33,6 +33,7 @@ pub(crate) enum Kind {
     WrongLayout,
     Corrupt,
     NotReady,
+    BadProperties,
     ConditionFailed,
     Conflict,
     NotFound,
@@ -84,6 +85,7 @@ impl Kind {
             Kind::WrongLayout => (S::SERVICE_UNAVAILABLE, "wrong-layout", "Layouts differ"),
             Kind::Corrupt => (S::SERVICE_UNAVAILABLE, "corrupt", "A record is corrupt"),
             Kind::NotReady => (S::SERVICE_UNAVAILABLE, "not-ready", "Not ready"),
+            Kind::BadProperties => (S::BAD_REQUEST, "bad-properties", "Bad properties"),
             Kind::ConditionFailed => (
                 S::PRECONDITION_FAILED,
                 "condition-failed",

@@ -5,6 +5,7 @@
 //! different orders end with the same table, and a node that was away cannot bring a dropped bucket back.
 
 use bytes::Bytes;
+use quorate_ring::MAX_COPIES;
 use serde::{Deserialize, Serialize};
 
 use crate::{BucketId, Quorum};
@@ -14,6 +15,9 @@ use crate::{BucketId, Quorum};
 pub const BUCKETS_MAX: usize = 10_000;
 /// The most regions that a bucket names.
 pub const REGIONS_MAX: usize = 64;
+/// The most siblings that a bucket may allow. A context names every sibling that an answer shows, and has to fit into a
+/// header.
+pub const SIBLINGS_SETTING_MAX: u32 = 128;
 
 /// What the values of a bucket are. Never changes in one life of a bucket.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
@@ -136,6 +140,135 @@ pub struct PropertyChanges {
     pub dw: Option<Quorum>,
     /// A new bound.
     pub max_siblings: Option<u32>,
+}
+
+/// The names of the properties, as users write them.
+pub const PROPERTIES: [&str; 10] = [
+    "kind",
+    "n",
+    "regions",
+    "r",
+    "w",
+    "pr",
+    "pw",
+    "dw",
+    "ttl",
+    "max_siblings",
+];
+
+impl PropertyChanges {
+    /// Sets a property by its name, from the text that users write: a number, a quorum, regions with commas between.
+    ///
+    /// # Errors
+    /// A sentence, if there is no such property or this is no value of it.
+    pub fn set(&mut self, name: &str, text: &str) -> Result<(), String> {
+        let number = |least: u32, most: u32| match text.parse::<u32>() {
+            Ok(number) if (least..=most).contains(&number) => Ok(number),
+            _ => Err(format!("{name}={text} is no number from {least} to {most}")),
+        };
+        let quorum = || {
+            text.parse::<Quorum>()
+                .map_err(|why| format!("{name}: {why}"))
+        };
+        match name {
+            "kind" => self.kind = Some(text.parse()?),
+            "n" => self.n = Some(number(1, u32::from(MAX_COPIES))? as u8),
+            "regions" => {
+                let regions = text.split(',').map(str::trim).map(str::to_owned);
+                self.regions = Some(regions.collect());
+            }
+            "r" => self.r = Some(quorum()?),
+            "w" => self.w = Some(quorum()?),
+            "pr" => self.pr = Some(quorum()?),
+            "pw" => self.pw = Some(quorum()?),
+            "dw" => self.dw = Some(quorum()?),
+            "max_siblings" => self.max_siblings = Some(number(1, SIBLINGS_SETTING_MAX)?),
+            "ttl" => {
+                return Err(
+                    "ttl does not exist yet: values are kept until they are deleted".to_owned(),
+                );
+            }
+            _ => {
+                return Err(format!(
+                    "there is no property '{name}': a bucket has {}",
+                    PROPERTIES.join(", ")
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl BucketDescription {
+    /// The properties by name, as [`PropertyChanges::set`] reads them; those that have no value are left out.
+    #[must_use]
+    pub fn properties(&self) -> Vec<(&'static str, String)> {
+        let mut all = vec![("kind", self.kind.to_string()), ("n", self.n.to_string())];
+        if let Some(regions) = &self.regions {
+            all.push(("regions", regions.join(",")));
+        }
+        let quorums = [
+            ("r", self.r),
+            ("w", self.w),
+            ("pr", self.pr),
+            ("pw", self.pw),
+            ("dw", self.dw),
+        ];
+        all.extend(quorums.map(|(name, quorum)| (name, quorum.to_string())));
+        all.push(("max_siblings", self.max_siblings.to_string()));
+        all
+    }
+}
+
+/// A bucket as a document for programs: quorums that are numbers as numbers, the others as words.
+#[derive(Debug, Serialize)]
+pub struct BucketDocument<'a> {
+    name: &'a str,
+    created: bool,
+    generation: u64,
+    version: u64,
+    kind: BucketKind,
+    n: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    regions: Option<&'a [String]>,
+    r: InWords,
+    w: InWords,
+    pr: InWords,
+    pw: InWords,
+    dw: InWords,
+    max_siblings: u32,
+}
+
+#[derive(Debug)]
+struct InWords(Quorum);
+
+impl Serialize for InWords {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Quorum::Count(count) => serializer.serialize_u8(count),
+            words => serializer.collect_str(&words),
+        }
+    }
+}
+
+impl<'a> From<&'a BucketDescription> for BucketDocument<'a> {
+    fn from(bucket: &'a BucketDescription) -> Self {
+        BucketDocument {
+            name: &bucket.name,
+            created: bucket.created,
+            generation: bucket.generation,
+            version: bucket.version,
+            kind: bucket.kind,
+            n: bucket.n,
+            regions: bucket.regions.as_deref(),
+            r: InWords(bucket.r),
+            w: InWords(bucket.w),
+            pr: InWords(bucket.pr),
+            pw: InWords(bucket.pw),
+            dw: InWords(bucket.dw),
+            max_siblings: bucket.max_siblings,
+        }
+    }
 }
 
 /// What may be done to a bucket.

@@ -13,8 +13,8 @@ mod request;
 
 pub use account::{Account, ClusterStatus, NodeStatus, RepairAccount, ReplicaAccount, StepAccount};
 pub use bucket::{
-    BUCKETS_MAX, BucketAction, BucketDescription, BucketEntry, BucketKind, BucketRequest,
-    Properties, PropertyChanges, REGIONS_MAX,
+    BUCKETS_MAX, BucketAction, BucketDescription, BucketDocument, BucketEntry, BucketKind,
+    BucketRequest, PROPERTIES, Properties, PropertyChanges, REGIONS_MAX, SIBLINGS_SETTING_MAX,
 };
 pub use ids::{BucketId, RequestId, VnodeId};
 pub use listing::{LIST_KEYS_DEFAULT, LIST_KEYS_MAX, List, Listing, Scan, ScanEntry, Scanned};

@@ -1,6 +1,7 @@
 //! One file a command.
 
 pub(crate) mod bench;
+pub(crate) mod bucket;
 pub(crate) mod delete;
 pub(crate) mod dev;
 pub(crate) mod get;

@@ -69,10 +69,14 @@ pub(super) fn read(pid: u64) -> Option<Reading> {
 }
 
 /// Ticks used and the tick of its start, from `/proc/PID/stat`. The second field is a name that may hold anything, in
-/// parentheses; user and system time are fields 14 and 15, the start is field 22.
+/// parentheses; the state is field 3, user and system time are fields 14 and 15, the start is field 22. `None` for a process that has
+/// ended and whose parent has not asked for its end yet.
 fn parse_stat(stat: &str) -> Option<(u64, u64)> {
     let (_, rest) = stat.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
+    if matches!(fields.first(), Some(&("Z" | "X"))) {
+        return None;
+    }
     let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
     Some((field(14)? + field(15)?, field(22)?))
 }
@@ -106,6 +110,7 @@ mod tests {
     fn a_name_may_hold_anything() {
         let stat = "7 (a) b (c)) S 1 2 3 4 5 6 7 8 9 10 30 12 0 0 20 0 1 0 999 5 6";
         assert_eq!(parse_stat(stat), Some((42, 999)));
+        assert_eq!(parse_stat(&stat.replace(" S ", " Z ")), None);
         assert_eq!(parse_stat("7 (x) S 1"), None);
         assert_eq!(parse_stat(""), None);
     }

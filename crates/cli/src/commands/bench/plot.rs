@@ -1,14 +1,19 @@
 //! A benchmark as a picture: latency by percentile, and requests a second over time.
 
 use plotters::coord::Shift;
+use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 
-use super::report::{Latency, Paced, Report, Run};
+use super::report::{Latency, Paced, Report};
 
-const WIDTH: u32 = 1000;
+const WIDTH: u32 = 1100;
 const HEIGHT: u32 = 1000;
 /// Of the part that shows latency; the rest shows throughput.
 const LATENCY_HEIGHT: u32 = 580;
+/// Of the names, to the right of the lines, where they cover none.
+const NAMES_WIDTH: u32 = 170;
+/// From one name to the next.
+const NAME_HEIGHT: i32 = 22;
 
 const FONT: &str = "sans-serif";
 const INK: RGBColor = RGBColor(0x22, 0x22, 0x22);
@@ -26,11 +31,15 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(0x22, 0x22, 0x22),
 ];
 
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// A line with a name.
 struct Line {
     name: String,
+    colour: RGBColor,
+    /// Solid, or dashes of such a length.
+    dash: Option<u32>,
     points: Vec<(f64, f64)>,
 }
 
@@ -55,8 +64,8 @@ fn draw(report: &Report, text: &mut String) -> Drawn<()> {
 }
 
 /// Latency grows towards rare requests, so both axes are logarithmic: to the right, each step is ten times as rare.
-fn latency(report: &Report, area: &DrawingArea<SVGBackend<'_>, Shift>) -> Drawn<()> {
-    let lines: Vec<Line> = report.runs.iter().flat_map(latency_lines).collect();
+fn latency(report: &Report, area: &Area<'_>) -> Drawn<()> {
+    let lines = latency_lines(report);
     let points = || lines.iter().flat_map(|line| &line.points);
     let rarest = points().map(|point| point.0).fold(10.0, f64::max);
     let least = points().map(|point| point.1).fold(f64::MAX, f64::min);
@@ -65,10 +74,11 @@ fn latency(report: &Report, area: &DrawingArea<SVGBackend<'_>, Shift>) -> Drawn<
         return Ok(());
     }
     let from = match report.runs.first().map(|run| &run.pacing) {
-        Some(Paced::Open { .. }) => "from when each was due",
-        _ => "from sending to answer: requests that a stall kept from being sent are not in it",
+        Some(Paced::Open { .. }) => "from when a request was due to its answer",
+        _ => "from sending to answer (what a stall kept from being sent is not in it)",
     };
-    let mut chart = ChartBuilder::on(area)
+    let (area, names) = area.split_horizontally(WIDTH - NAMES_WIDTH);
+    let mut chart = ChartBuilder::on(&area)
         .caption(format!("Latency by percentile, {from}"), caption())
         .margin(16)
         .x_label_area_size(44)
@@ -88,35 +98,42 @@ fn latency(report: &Report, area: &DrawingArea<SVGBackend<'_>, Shift>) -> Drawn<
         .x_label_formatter(&|rarity| percentile(*rarity))
         .y_label_formatter(&|ms| plain(*ms))
         .draw()?;
-    for (line, colour) in lines.iter().zip(COLOURS.iter().cycle()) {
-        let style = colour.stroke_width(2);
-        chart
-            .draw_series(LineSeries::new(line.points.iter().copied(), style))?
-            .label(&line.name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 22, y)], style));
+    for line in &lines {
+        let points = line.points.iter().copied();
+        let style = line.colour.stroke_width(2);
+        match line.dash {
+            None => chart.draw_series(LineSeries::new(points, style))?,
+            Some(dash) => {
+                chart.draw_series(DashedLineSeries::new(points, dash, dash / 2, style))?
+            }
+        };
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .background_style(WHITE)
-        .border_style(FAINT)
-        .label_font(label())
-        .margin(10)
-        .draw()?;
-    Ok(())
+    name(&lines, &names)
 }
 
-/// A line for each kind of request in a run.
-fn latency_lines(run: &Run) -> Vec<Line> {
-    let kinds = run.operations.iter();
-    let lines = kinds.filter_map(|(kind, of)| {
-        let latency = of.latency_ms.as_ref()?;
-        Some(Line {
-            name: format!("{kind}, {}", run.label()),
-            points: by_rarity(latency),
-        })
-    });
-    lines.collect()
+/// A line for each kind of request in each run. The colour says the run, the stroke the kind; where there is one run, the colour
+/// is free to say the kind.
+fn latency_lines(report: &Report) -> Vec<Line> {
+    let single = report.runs.len() == 1;
+    let mut lines = Vec::new();
+    for (number, run) in report.runs.iter().enumerate() {
+        for (place, (kind, of)) in run.operations.iter().enumerate() {
+            let Some(latency) = &of.latency_ms else {
+                continue;
+            };
+            lines.push(Line {
+                name: format!("{kind}, {}", run.label()),
+                colour: colour(if single { place } else { number }),
+                dash: match (single, place) {
+                    (true, _) | (_, 0) => None,
+                    (_, 1) => Some(8),
+                    _ => Some(3),
+                },
+                points: by_rarity(latency),
+            });
+        }
+    }
+    lines
 }
 
 /// Points of a distribution: how rare what is slower is (1 is every request, 100 one in a hundred), and the time. The slowest
@@ -135,12 +152,15 @@ fn by_rarity(latency: &Latency) -> Vec<(f64, f64)> {
     std::iter::once(first).chain(steps).collect()
 }
 
-fn throughput(report: &Report, area: &DrawingArea<SVGBackend<'_>, Shift>) -> Drawn<()> {
+fn throughput(report: &Report, area: &Area<'_>) -> Drawn<()> {
     let lines: Vec<Line> = report
         .runs
         .iter()
-        .map(|run| Line {
+        .enumerate()
+        .map(|(number, run)| Line {
             name: run.label(),
+            colour: colour(number),
+            dash: None,
             points: run
                 .per_second
                 .iter()
@@ -156,7 +176,8 @@ fn throughput(report: &Report, area: &DrawingArea<SVGBackend<'_>, Shift>) -> Dra
     };
     let counts = lines.iter().flat_map(|line| &line.points);
     let most = counts.map(|point| point.1).fold(1.0, f64::max);
-    let mut chart = ChartBuilder::on(area)
+    let (area, names) = area.split_horizontally(WIDTH - NAMES_WIDTH);
+    let mut chart = ChartBuilder::on(&area)
         .caption("Requests answered in each second", caption())
         .margin(16)
         .x_label_area_size(44)
@@ -165,7 +186,7 @@ fn throughput(report: &Report, area: &DrawingArea<SVGBackend<'_>, Shift>) -> Dra
     chart
         .configure_mesh()
         .bold_line_style(FAINT)
-        .light_line_style(FAINTER)
+        .max_light_lines(0)
         .axis_style(INK)
         .label_style(label())
         .x_desc("seconds since the measurement began")
@@ -175,22 +196,35 @@ fn throughput(report: &Report, area: &DrawingArea<SVGBackend<'_>, Shift>) -> Dra
         .x_label_formatter(&|second| plain(*second))
         .y_label_formatter(&|count| plain(*count))
         .draw()?;
-    for (line, colour) in lines.iter().zip(COLOURS.iter().cycle()) {
-        let style = colour.stroke_width(2);
-        chart
-            .draw_series(LineSeries::new(line.points.iter().copied(), style).point_size(3))?
-            .label(&line.name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 22, y)], style));
+    for line in &lines {
+        let style = line.colour.stroke_width(2);
+        let points = line.points.iter().copied();
+        chart.draw_series(LineSeries::new(points, style).point_size(3))?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
-        .background_style(WHITE)
-        .border_style(FAINT)
-        .label_font(label())
-        .margin(10)
-        .draw()?;
+    name(&lines, &names)
+}
+
+/// Says which line is which.
+fn name(lines: &[Line], area: &Area<'_>) -> Drawn<()> {
+    let mut y = 56;
+    for line in lines {
+        let style = line.colour.stroke_width(2);
+        let stroke = [(0, y), (26, y)];
+        match line.dash {
+            None => area.draw(&PathElement::new(stroke, style))?,
+            Some(dash) => {
+                let dashed = DashedPathElement::new(stroke, dash, dash / 2, style);
+                area.draw(&dashed)?;
+            }
+        }
+        area.draw(&Text::new(line.name.clone(), (34, y - 7), label()))?;
+        y += NAME_HEIGHT;
+    }
     Ok(())
+}
+
+fn colour(number: usize) -> RGBColor {
+    COLOURS[number % COLOURS.len()]
 }
 
 fn caption() -> TextStyle<'static> {
