@@ -13,7 +13,7 @@ use quorate_protocol::{
     RequestId,
 };
 use quorate_ring::{Layout, NodeId};
-use quorate_storage::{Storage, StorageError};
+use quorate_storage::{CommitEvent, Storage, StorageError};
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
@@ -218,6 +218,16 @@ impl<S: Storage> Node<S> {
     #[must_use]
     pub fn buckets(&self) -> Vec<BucketEntry> {
         self.buckets.entries()
+    }
+
+    /// Sends what was committed since the last call on its way to the disk. The driver calls it when it has handed over all
+    /// that waited, and gives what it returns back as an input; then again, until it returns nothing.
+    #[must_use = "it has to come back as an input"]
+    pub fn submit(&mut self) -> Option<Input> {
+        self.replica.submit().map(|event| match event {
+            CommitEvent::Progress(progress) => Input::Progress(progress),
+            CommitEvent::Poisoned(reason) => Input::Poisoned(reason),
+        })
     }
 
     /// When to call [`Node::handle`] with [`Input::Wake`] if nothing else happens before.

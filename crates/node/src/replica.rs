@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use quorate_causal::{Context, Digest, DotSet, Record, Sibling};
 use quorate_protocol::{BucketId, Merge, Read, Refusal, ReplicaReply, VnodeId};
-use quorate_storage::{Batch, Family, Level, Progress, Storage, StorageError, Ticket};
+use quorate_storage::{Batch, CommitEvent, Family, Level, Progress, Storage, StorageError, Ticket};
 use rand_chacha::ChaCha12Rng;
 
 use crate::keys;
@@ -90,6 +90,10 @@ impl<S: Storage, W> Replica<S, W> {
 
     pub(crate) fn poisoned(&self) -> Option<&str> {
         self.poisoned.as_deref()
+    }
+
+    pub(crate) fn submit(&mut self) -> Option<CommitEvent> {
+        self.storage.submit()
     }
 
     pub(crate) fn storage(&self) -> &S {

@@ -137,6 +137,9 @@ impl<S: Storage> Driver<S> {
             for event in taken.drain(..) {
                 self.take(event);
             }
+            while let Some(input) = self.node.submit() {
+                self.committed(input);
+            }
             self.flush();
             if self.stopping.is_some()
                 && let Some(on_stop) = on_stop.take()
@@ -212,15 +215,10 @@ impl<S: Storage> Driver<S> {
                 let caller = self.caller(Asker::Http(asker));
                 self.input(Input::Request(caller, header, request));
             }
-            Event::Commit(CommitEvent::Progress(progress)) => self.input(Input::Progress(progress)),
-            Event::Commit(CommitEvent::Poisoned(reason)) => {
-                tracing::error!(
-                    reason,
-                    "the disk failed: nothing more is acknowledged until this node is restarted on a sound one"
-                );
-                self.input(Input::Poisoned(reason));
-                self.readiness.set(self.node.ready());
+            Event::Commit(CommitEvent::Progress(progress)) => {
+                self.committed(Input::Progress(progress));
             }
+            Event::Commit(CommitEvent::Poisoned(reason)) => self.committed(Input::Poisoned(reason)),
             Event::Opened(id, end, sender) => self.opened(id, end, sender),
             Event::Closed(id, reason) => self.lost(id, &reason),
             Event::Stop if self.stopping.is_none() => {
@@ -234,6 +232,24 @@ impl<S: Storage> Driver<S> {
                 self.readiness.set(self.node.ready());
             }
             Event::Stop => {}
+        }
+    }
+
+    /// What became of commits.
+    fn committed(&mut self, input: Input) {
+        let failed = match &input {
+            Input::Poisoned(reason) => {
+                tracing::error!(
+                    reason,
+                    "the disk failed: nothing more is acknowledged until this node is restarted on a sound one"
+                );
+                true
+            }
+            _ => false,
+        };
+        self.input(input);
+        if failed {
+            self.readiness.set(self.node.ready());
         }
     }
 

@@ -46,7 +46,10 @@ pub(crate) fn recognise<S: Storage>(
         batch.put(Family::Meta, IDENTITY, json);
         let json = serde_json::to_vec(&checked.layout).expect("a layout serialises");
         batch.put(Family::Meta, LAYOUT, json);
-        return Ok(Some(storage.commit(batch, Level::Synced)));
+        let ticket = storage.commit(batch, Level::Synced);
+        let reported = storage.submit();
+        assert!(reported.is_none(), "a sync is always reported as an event");
+        return Ok(Some(ticket));
     };
     let found: Identity = serde_json::from_slice(&found).map_err(|error| {
         refused(format!(

@@ -16,6 +16,7 @@
 //! batch.put(Family::Records, &b"milk"[..], &b"2 litres"[..]);
 //! let ticket = storage.commit(batch, Level::Synced);
 //! assert_eq!(ticket, Ticket(1));
+//! assert_eq!(storage.submit(), None); // its fate is reported later
 //! assert!(storage.get(Family::Records, b"milk")?.is_some()); // read before it is on disk
 //!
 //! // Here the simulator plays the committer. With RocksDB a thread does, and calls back with the event.
@@ -138,12 +139,22 @@ pub trait Storage {
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, StorageError>;
 
-    /// Hands a batch over and returns its ticket; never waits for the disk. A batch without operations is in order and
+    /// Takes a batch and returns its ticket; never waits for the disk. [`Storage::submit`] sends it on its way. A batch without operations is in order and
     /// has its ticket like any other: with [`Level::Synced`] it asks that all before it be synced.
     ///
     /// Cannot fail: what becomes of the batch comes as a [`CommitEvent`]. On a poisoned engine nothing becomes of it,
     /// though reads show it until the next open.
     fn commit(&mut self, batch: Batch, level: Level) -> Ticket;
+
+    /// Sends what was committed since the last call on its way to the disk. To be called once whoever commits has done all
+    /// that it had to do for now: one call for many batches saves a hand-over for each.
+    ///
+    /// Returns what would else be reported as an event, where it is known at once: an engine may write by itself what need
+    /// not be synced. It is not reported again.
+    #[must_use = "what is reported here is not reported elsewhere"]
+    fn submit(&mut self) -> Option<CommitEvent> {
+        None
+    }
 
     /// Tells the engine that its report of this progress has arrived here: what is written need no longer be kept aside
     /// for reads. Progress that has been passed already changes nothing.

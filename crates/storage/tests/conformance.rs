@@ -328,7 +328,9 @@ mod rocks {
         }
 
         fn events(&mut self) -> Vec<CommitEvent> {
-            let events: Vec<CommitEvent> = self.open.as_ref().unwrap().1.try_iter().collect();
+            let (rocks, reports) = self.open.as_mut().unwrap();
+            let mut events: Vec<CommitEvent> = reports.try_iter().collect();
+            events.extend(rocks.submit());
             self.note(&events);
             events
         }

@@ -1,6 +1,8 @@
 //! The RocksDB engine on a real file system: what survives, what is refused, what fails and how.
 #![cfg(feature = "rocksdb")]
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -17,6 +19,8 @@ fn try_open(
     dir: &Path,
     durability: Durability,
 ) -> Result<(Rocks, Receiver<CommitEvent>), OpenError> {
+    // What an earlier database reported is not this one's.
+    AT_ONCE.with_borrow_mut(VecDeque::clear);
     let (tell, events) = channel();
     let on_event = Box::new(move |event| drop(tell.send(event)));
     let options = RocksOptions {
@@ -38,16 +42,31 @@ fn put(
 ) -> Ticket {
     let mut batch = Batch::new();
     batch.put(Family::Records, key.into(), value.into());
-    rocks.commit(batch, level)
+    let ticket = rocks.commit(batch, level);
+    submit(rocks);
+    ticket
+}
+
+thread_local! {
+    /// What was reported by `submit` itself.
+    static AT_ONCE: RefCell<VecDeque<CommitEvent>> = const { RefCell::new(VecDeque::new()) };
+}
+
+fn submit(rocks: &mut Rocks) {
+    let event = rocks.submit();
+    AT_ONCE.with_borrow_mut(|reports| reports.extend(event));
+}
+
+/// The next report, from wherever it comes.
+fn next_event(events: &Receiver<CommitEvent>) -> CommitEvent {
+    let at_once = AT_ONCE.with_borrow_mut(VecDeque::pop_front);
+    at_once.unwrap_or_else(|| events.recv_timeout(PATIENCE).expect("the engine reports"))
 }
 
 /// Waits for a ticket to be synced, or for the poison.
 fn synced(rocks: &mut Rocks, events: &Receiver<CommitEvent>, ticket: Ticket) -> Result<(), String> {
     loop {
-        match events
-            .recv_timeout(PATIENCE)
-            .expect("the committer reports")
-        {
+        match next_event(events) {
             CommitEvent::Progress(progress) => {
                 rocks.advance(progress);
                 if progress.synced >= ticket {
@@ -152,7 +171,7 @@ fn under_fsync_what_is_written_is_synced() {
         put(&mut rocks, i.to_be_bytes(), "", Level::Written);
     }
     loop {
-        let CommitEvent::Progress(progress) = events.recv_timeout(PATIENCE).unwrap() else {
+        let CommitEvent::Progress(progress) = next_event(&events) else {
             panic!("the disk is sound");
         };
         assert_eq!(progress.written, progress.synced);
@@ -166,20 +185,24 @@ fn under_fsync_what_is_written_is_synced() {
 fn under_os_a_sync_comes_when_it_is_asked_for() {
     let dir = tempdir().unwrap();
     let (mut rocks, events) = open(dir.path(), Durability::Os);
-    let next = || match events.recv_timeout(PATIENCE).unwrap() {
-        CommitEvent::Progress(progress) => (progress.written.0, progress.synced.0),
+    let next = |rocks: &mut Rocks| match next_event(&events) {
+        CommitEvent::Progress(progress) => {
+            rocks.advance(progress);
+            (progress.written.0, progress.synced.0)
+        }
         CommitEvent::Poisoned(reason) => panic!("{reason}"),
     };
     put(&mut rocks, "a", "1", Level::Written);
-    assert_eq!(next(), (1, 0));
+    assert_eq!(next(&mut rocks), (1, 0));
     put(&mut rocks, "b", "1", Level::Written);
-    assert_eq!(next(), (2, 0));
+    assert_eq!(next(&mut rocks), (2, 0));
     put(&mut rocks, "c", "1", Level::Synced);
-    assert_eq!(next(), (3, 3));
+    assert_eq!(next(&mut rocks), (3, 3));
     put(&mut rocks, "d", "1", Level::Written);
-    assert_eq!(next(), (4, 3));
+    assert_eq!(next(&mut rocks), (4, 3));
     rocks.commit(Batch::new(), Level::Synced);
-    assert_eq!(next(), (5, 5));
+    submit(&mut rocks);
+    assert_eq!(next(&mut rocks), (5, 5));
 }
 
 #[test]
@@ -357,7 +380,8 @@ fn a_torn_log_ends_at_a_whole_batch() {
         batch.put(Family::Records, i.to_be_bytes().to_vec(), noise(1000));
         batch.put(Family::Vnodes, i.to_be_bytes().to_vec(), "seen");
         rocks.commit(batch, Level::Written);
-        events.recv_timeout(PATIENCE).unwrap();
+        submit(&mut rocks);
+        next_event(&events);
     }
     // As a loss of power leaves it: the log has its first half.
     let torn = tempdir().unwrap();
@@ -438,6 +462,7 @@ fn until_it_fails(dir: &Path) {
     // Nothing is claimed any more, though this would fit.
     put(&mut rocks, "small", "", Level::Synced);
     rocks.commit(Batch::new(), Level::Synced);
+    submit(&mut rocks);
     let silence = events.recv_timeout(PATIENCE);
     assert_eq!(silence, Err(RecvTimeoutError::Disconnected)); // the committer is gone
     // Reads still work, of what is on disk and of what never will be.
@@ -450,4 +475,41 @@ fn until_it_fails(dir: &Path) {
     assert!(rocks.get(Family::Records, b"small").unwrap().is_some());
     assert_eq!(rocks.stats().waiting_bytes, 0);
     assert_eq!(rocks.close(), Err(StorageError::Poisoned { reason }));
+}
+
+#[test]
+fn under_os_what_needs_no_sync_is_written_at_once_and_in_order() {
+    let dir = tempdir().unwrap();
+    let (mut rocks, events) = open(dir.path(), Durability::Os);
+    let commit = |rocks: &mut Rocks, value: &str, level| {
+        let mut batch = Batch::new();
+        batch.put(Family::Records, "k", value.to_owned());
+        rocks.commit(batch, level)
+    };
+    commit(&mut rocks, "1", Level::Written);
+    let second = commit(&mut rocks, "2", Level::Written);
+    let Some(CommitEvent::Progress(progress)) = rocks.submit() else {
+        panic!("nothing was in the way");
+    };
+    assert_eq!((progress.written, progress.synced), (second, Ticket(0)));
+    rocks.advance(progress);
+    assert_eq!(rocks.submit(), None);
+
+    // While the committer has work, later batches queue behind it.
+    let third = commit(&mut rocks, "3", Level::Synced);
+    assert_eq!(rocks.submit(), None);
+    let fourth = commit(&mut rocks, "4", Level::Written);
+    assert_eq!(rocks.submit(), None);
+    synced(&mut rocks, &events, third).unwrap();
+    while let Ok(CommitEvent::Progress(progress)) = events.recv_timeout(Duration::from_millis(1)) {
+        rocks.advance(progress);
+    }
+    let fifth = commit(&mut rocks, "5", Level::Written);
+    let at_once = rocks.submit();
+    assert!(fourth < fifth);
+    assert_eq!(rocks.get(Family::Records, b"k").unwrap().unwrap(), "5");
+    drop(at_once);
+    rocks.close().unwrap();
+    let (rocks, _events) = open(dir.path(), Durability::Os);
+    assert_eq!(rocks.get(Family::Records, b"k").unwrap().unwrap(), "5");
 }

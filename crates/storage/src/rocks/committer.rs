@@ -98,17 +98,24 @@ impl Committer {
         })
     }
 
-    /// Hands a batch over.
-    pub(super) fn push(&self, queued: Queued) {
+    /// Hands batches over.
+    pub(super) fn push(&self, batches: &mut Vec<Queued>) {
         let mut inbox = self.shared.inbox();
         if inbox.ended {
+            batches.clear();
             return;
         }
-        inbox.bytes += queued.batch.size_bytes();
-        inbox.waiting.push(queued);
+        let bytes = batches.iter().map(|queued| queued.batch.size_bytes());
+        inbox.bytes += bytes.sum::<usize>();
+        inbox.waiting.append(batches);
         if mem::take(&mut inbox.idle) {
             self.shared.arrived.notify_one();
         }
+    }
+
+    /// Whether it was closed.
+    pub(super) fn is_closed(&self) -> bool {
+        self.thread.is_none()
     }
 
     /// How many bytes wait, not counting what is being written.
@@ -195,13 +202,15 @@ impl<L: Log> Run<L> {
 
     /// Makes these durable as one, and reports.
     fn commit(&mut self, batches: &[Queued]) -> Result<(), String> {
+        let first = batches.first().expect("there is work").ticket;
         let last = batches.last().expect("there is work").ticket;
         assert!(last > self.progress.written, "tickets rise");
         let sync = self.durability == Durability::Fsync
             || batches.iter().any(|queued| queued.level == Level::Synced);
         if batches.iter().any(|queued| !queued.batch.is_empty()) {
             self.log.write(batches, sync)?;
-        } else if sync && self.progress.synced < self.progress.written {
+        } else if sync && self.progress.synced.0 + 1 < first.0 {
+            // Something before these is not synced, whoever wrote it.
             self.log.sync()?;
         }
         self.progress.written = last;
@@ -302,11 +311,11 @@ mod tests {
 
         fn push_batch(&self, batch: Batch, level: Level) {
             let ticket = self.last;
-            self.committer.push(Queued {
+            self.committer.push(&mut vec![Queued {
                 ticket,
                 batch,
                 level,
-            });
+            }]);
         }
 
         fn wrote(&self, from: u64, to: u64, sync: bool) {

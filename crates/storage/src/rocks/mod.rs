@@ -3,9 +3,14 @@
 //! ```text
 //!   core's thread                              committer's thread
 //!   get, scan  --> overlay, then database
-//!   commit     --> overlay, queue      ------> one write, one sync, for all that waits
+//!   commit     --> overlay, batch
+//!   submit     --> queue               ------> one write, one sync, for all that waits
 //!   advance    <-- driver <------------------- one event
 //! ```
+//!
+//! Where nothing has to be synced, and the committer has nothing to do, `submit` writes by itself: that is a copy into the
+//! system's memory, and cheaper than waking another thread and being woken by it. It never waits there: when RocksDB would
+//! hold writers up because flushes or compactions are behind, the committer gets the work after all.
 //!
 //! The core's half ([`Rocks`]) keeps what it has committed aside in an overlay until it is told that the database has
 //! it. *Invariant:* every batch is in the overlay, in the database, or in both; so a read that looks at the overlay first
@@ -18,6 +23,7 @@ mod directory;
 mod options;
 mod overlay;
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -49,6 +55,7 @@ pub use options::{Durability, RocksOptions};
 /// let mut batch = Batch::new();
 /// batch.put(Family::Records, "milk", "2 litres");
 /// let ticket = rocks.commit(batch, Level::Synced);
+/// assert!(rocks.submit().is_none()); // what comes of it is reported
 /// while let CommitEvent::Progress(progress) = events.recv()? {
 ///     rocks.advance(progress);
 ///     if progress.synced >= ticket {
@@ -62,6 +69,17 @@ pub use options::{Durability, RocksOptions};
 pub struct Rocks {
     overlay: Overlay,
     last: Ticket,
+    /// What was committed and not submitted yet.
+    pending: Vec<Queued>,
+    /// The last ticket that went to the committer, and up to which one everything is written. While the first is not above
+    /// the second, the committer has nothing to do.
+    handed: Ticket,
+    written: Ticket,
+    synced: Ticket,
+    /// For writing without the committer; `None` under [`Durability::Fsync`], and once that has failed.
+    own: Option<RocksLog>,
+    /// Whether a write failed here. Nothing is written any more.
+    failed: bool,
     committer: Committer,
     db: Arc<DB>,
     /// Last, so that the lock is released only when the database is closed.
@@ -115,6 +133,7 @@ impl Rocks {
             directory.complete()?;
         }
         let log = RocksLog::new(Arc::clone(&db));
+        let own = (options.durability == Durability::Os).then(|| RocksLog::new(Arc::clone(&db)));
         let committer = Committer::start(log, options.durability, on_event).map_err(|source| {
             OpenError::Io {
                 doing: "start the committer of",
@@ -125,6 +144,12 @@ impl Rocks {
         Ok(Rocks {
             overlay: Overlay::default(),
             last: Ticket(0),
+            pending: Vec::new(),
+            handed: Ticket(0),
+            written: Ticket(0),
+            synced: Ticket(0),
+            own,
+            failed: false,
             committer,
             db,
             _directory: directory,
@@ -138,9 +163,53 @@ impl Rocks {
     ///
     /// [`StorageError::Poisoned`] if a write failed, now or earlier. The directory is released all the same.
     pub fn close(mut self) -> Result<(), StorageError> {
-        self.committer
-            .close()
+        self.finish()
             .map_err(|reason| StorageError::Poisoned { reason })
+    }
+
+    fn finish(&mut self) -> Result<(), String> {
+        if self.failed {
+            let _ = self.committer.close();
+            return Err("an earlier write failed".to_owned());
+        }
+        // What was written here, the committer does not know of; a sync is a sync of everything.
+        if self.handed < self.last && !self.committer.is_closed() {
+            self.commit(Batch::new(), Level::Synced);
+        }
+        self.hand_over();
+        self.committer.close()
+    }
+
+    fn hand_over(&mut self) {
+        if let Some(last) = self.pending.last() {
+            self.handed = last.ticket;
+            self.committer.push(&mut self.pending);
+        }
+    }
+
+    /// Writes what is pending without the committer, if that may be. `None` if not.
+    fn write_here(&mut self) -> Option<CommitEvent> {
+        let own = self.own.as_mut()?;
+        let is_first = self.handed <= self.written;
+        let needs_sync = |queued: &Queued| queued.level == Level::Synced;
+        if !is_first || self.pending.iter().any(needs_sync) {
+            return None;
+        }
+        match own.write_without_waiting(&self.pending) {
+            Ok(true) => {}
+            Ok(false) => return None,
+            Err(reason) => {
+                self.failed = true;
+                self.pending.clear();
+                return Some(CommitEvent::Poisoned(reason));
+            }
+        }
+        self.written = self.last;
+        self.pending.clear();
+        Some(CommitEvent::Progress(Progress {
+            written: self.written,
+            synced: self.synced,
+        }))
     }
 
     /// What it holds and uses now. Costs no reads from the disk.
@@ -174,7 +243,7 @@ impl Rocks {
 
 impl Drop for Rocks {
     fn drop(&mut self) {
-        if let Err(reason) = self.committer.close() {
+        if let Err(reason) = self.finish() {
             tracing::warn!(%reason, "the database was closed after a failed write");
         }
     }
@@ -269,8 +338,11 @@ impl Storage for Rocks {
 
     fn commit(&mut self, batch: Batch, level: Level) -> Ticket {
         self.last = self.last.next();
+        if self.failed {
+            return self.last;
+        }
         self.overlay.note(self.last, &batch);
-        self.committer.push(Queued {
+        self.pending.push(Queued {
             ticket: self.last,
             batch,
             level,
@@ -278,11 +350,22 @@ impl Storage for Rocks {
         self.last
     }
 
+    fn submit(&mut self) -> Option<CommitEvent> {
+        if self.pending.is_empty() {
+            return None;
+        }
+        let event = self.write_here();
+        self.hand_over();
+        event
+    }
+
     fn advance(&mut self, progress: Progress) {
         assert!(
             progress.written <= self.last,
             "told of progress on what was never committed"
         );
+        self.written = self.written.max(progress.written);
+        self.synced = self.synced.max(progress.synced);
         self.overlay.forget_up_to(progress.written);
     }
 }
@@ -292,22 +375,40 @@ struct RocksLog {
     db: Arc<DB>,
     synced: WriteOptions,
     unsynced: WriteOptions,
+    /// Unsynced, and refused rather than held up.
+    at_once: WriteOptions,
+}
+
+impl fmt::Debug for RocksLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RocksLog")
+    }
 }
 
 impl RocksLog {
     fn new(db: Arc<DB>) -> Self {
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
+        let mut at_once = WriteOptions::default();
+        at_once.set_no_slowdown(true);
         RocksLog {
             db,
             synced,
             unsynced: WriteOptions::default(),
+            at_once,
         }
     }
-}
 
-impl Log for RocksLog {
-    fn write(&mut self, batches: &[Queued], sync: bool) -> Result<(), String> {
+    /// Writes without a sync; false if that would have to wait, and then nothing is written.
+    fn write_without_waiting(&mut self, batches: &[Queued]) -> Result<bool, String> {
+        match self.db.write_opt(self.joined(batches), &self.at_once) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::Incomplete => Ok(false),
+            Err(error) => Err(error.into_string()),
+        }
+    }
+
+    fn joined(&self, batches: &[Queued]) -> WriteBatch {
         let columns = Family::ALL.map(|family| column(&self.db, family));
         let bytes = batches.iter().map(|queued| queued.batch.size_bytes()).sum();
         let mut joined = WriteBatch::with_capacity_bytes(bytes);
@@ -318,9 +419,15 @@ impl Log for RocksLog {
                 None => joined.delete_cf(column, &op.key),
             }
         }
+        joined
+    }
+}
+
+impl Log for RocksLog {
+    fn write(&mut self, batches: &[Queued], sync: bool) -> Result<(), String> {
         let options = if sync { &self.synced } else { &self.unsynced };
         self.db
-            .write_opt(joined, options)
+            .write_opt(self.joined(batches), options)
             .map_err(rocksdb::Error::into_string)
     }
 
