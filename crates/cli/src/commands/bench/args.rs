@@ -26,8 +26,14 @@ use crate::options::{self, ClusterArgs, ReadArgs, TimeoutArgs, WriteArgs};
 #[derive(clap::Args)]
 pub(crate) struct Bench {
     /// Requests under way together; several numbers make a run each [default: 64; with --rate the bound of what is under way, 1024]
-    #[arg(long, value_name = "N,…", value_delimiter = ',', help_heading = "Load")]
-    pub(super) in_flight: Vec<NonZeroUsize>,
+    #[arg(
+        long,
+        value_name = "N,…",
+        value_delimiter = ',',
+        value_parser = in_flight,
+        help_heading = "Load"
+    )]
+    pub(super) in_flight: Vec<usize>,
 
     /// Go over HTTP, to these nodes in turn, as in http://127.0.0.1:8080
     #[arg(
@@ -198,6 +204,8 @@ pub(crate) enum Preload {
 #[serde(transparent)]
 pub(crate) struct Rate(pub(super) f64);
 
+/// Below this nothing would be measured in a day.
+const RATE_MIN: f64 = 0.001;
 /// Above this the timetable is finer than a microsecond, which no single thread can follow.
 const RATE_MAX: f64 = 1e6;
 
@@ -206,9 +214,9 @@ impl FromStr for Rate {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.parse::<f64>() {
-            Ok(rate) if rate > 0.0 && rate <= RATE_MAX => Ok(Rate(rate)),
+            Ok(rate) if (RATE_MIN..=RATE_MAX).contains(&rate) => Ok(Rate(rate)),
             _ => Err(format!(
-                "write requests a second, more than 0 and at most {RATE_MAX}, as in 500 or 0.5"
+                "write requests a second, from {RATE_MIN} to {RATE_MAX}, as in 500 or 0.5"
             )),
         }
     }
@@ -298,13 +306,31 @@ impl FromStr for Distribution {
     }
 }
 
+/// Requests under way: far more than any cluster gains from, far fewer than memory holds.
+const IN_FLIGHT_MAX: usize = 65_536;
+
+/// Reads how many requests are under way.
+fn in_flight(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if (1..=IN_FLIGHT_MAX).contains(&number) => Ok(number),
+        _ => Err(format!("write a number from 1 to {IN_FLIGHT_MAX}")),
+    }
+}
+
+/// The longest part of a run: a week finds whatever a longer one would.
+const SECONDS_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// Reads a number of seconds, `10` or `0.5`, or a duration as everywhere, `1m`.
 fn seconds(text: &str) -> Result<Duration, String> {
-    match text.parse::<f64>() {
+    let duration = match text.parse::<f64>() {
         Ok(number) => Duration::try_from_secs_f64(number)
-            .map_err(|_| "write a number of seconds, as in 10 or 0.5".to_owned()),
-        Err(_) => options::duration(text),
+            .map_err(|_| "write a number of seconds, as in 10 or 0.5".to_owned())?,
+        Err(_) => options::duration(text)?,
+    };
+    if duration > SECONDS_MAX {
+        return Err("a part of a run lasts a week at most".to_owned());
     }
+    Ok(duration)
 }
 
 /// Reads a number of bytes: `512`, `1KiB`, `1MB`.
@@ -394,7 +420,7 @@ mod tests {
             assert!(distribution(wrong).is_err(), "{wrong}");
         }
         assert_eq!("500".parse(), Ok(Rate(500.0)));
-        for wrong in ["0", "-1", "nan", "inf", "2000000", "x"] {
+        for wrong in ["0", "-1", "1e-9", "nan", "inf", "2000000", "x"] {
             assert!(wrong.parse::<Rate>().is_err(), "{wrong}");
         }
         assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
@@ -402,5 +428,10 @@ mod tests {
         assert!(seconds("-1").is_err());
         assert!(seconds("nan").is_err());
         assert!(seconds("soon").is_err());
+        assert!(seconds("1e15").is_err());
+        assert_eq!(in_flight("16"), Ok(16));
+        for wrong in ["0", "", "-1", "65537"] {
+            assert!(in_flight(wrong).is_err(), "{wrong}");
+        }
     }
 }

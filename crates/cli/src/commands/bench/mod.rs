@@ -46,6 +46,9 @@ const IN_FLIGHT: usize = 64;
 /// Requests under way in an open loop: so many that only a cluster which has fallen behind gets there.
 const IN_FLIGHT_OPEN: usize = 1024;
 
+/// Keys whose contexts are held in memory, some hundred bytes each.
+const KEYS_OVERWRITTEN_MAX: u64 = 10_000_000;
+
 impl Mix {
     /// The kinds that come up.
     fn kinds(self) -> Vec<Kind> {
@@ -114,8 +117,7 @@ impl Bench {
 
     /// The runs that were asked for, if they go together.
     fn planned(&self) -> Result<Vec<Planned>, Failure> {
-        let in_flight: Vec<usize> = self.in_flight.iter().map(|n| n.get()).collect();
-        let planned: Vec<Planned> = match (&in_flight[..], &self.rate[..]) {
+        let planned: Vec<Planned> = match (&self.in_flight[..], &self.rate[..]) {
             ([], []) => vec![Planned::Closed(IN_FLIGHT)],
             (numbers, []) => numbers.iter().copied().map(Planned::Closed).collect(),
             ([], rates) => rates
@@ -140,6 +142,11 @@ impl Bench {
         if self.overwrite && self.keys.get() <= most {
             return Err(Failure::Usage(format!(
                 "--overwrite writes a key in one request at a time: --keys must be more than the {most} requests under way"
+            )));
+        }
+        if self.overwrite && self.keys.get() > KEYS_OVERWRITTEN_MAX {
+            return Err(Failure::Usage(format!(
+                "--overwrite keeps the context of every key in memory: --keys must be at most {KEYS_OVERWRITTEN_MAX}"
             )));
         }
         if self.seconds.is_zero() {

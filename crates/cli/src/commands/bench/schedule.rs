@@ -26,7 +26,7 @@ enum Spacing {
 }
 
 impl Schedule {
-    /// So many a second.
+    /// So many a second: the bounds of a [`Rate`] keep every moment of a run within what a duration can hold.
     pub(super) fn new(rate: Rate, arrivals: Arrivals, seed: u64) -> Schedule {
         let spacing = match arrivals {
             Arrivals::Fixed => Spacing::Fixed(rate.0),
@@ -51,8 +51,7 @@ impl Schedule {
             }
             Spacing::Poisson(gaps, rng) => self.at += gaps.sample(&mut **rng),
         }
-        // Only a rate of one in centuries gets there.
-        Duration::try_from_secs_f64(self.at).unwrap_or(Duration::MAX)
+        Duration::from_secs_f64(self.at)
     }
 }
 
