@@ -5,7 +5,7 @@
 //! ```
 //!
 //! It measures the release binary as it lies there, and builds it only where there is none: hence the build before. Each load runs
-//! for `QUORATE_BENCH_SECONDS` (5) after a second of warm-up, all in all about two and a half minutes. Data lies in a temporary directory:
+//! for `BENCH_SECONDS` (5) after a second of warm-up, all in all about two and a half minutes. Data lies in a temporary directory:
 //! `TMPDIR` says on which disk, which is what `fsync` measures. Nodes listen on the loopback interface alone, and are ended by their
 //! process ids, also where something fails.
 //!
@@ -13,6 +13,7 @@
 //! from the client and all three nodes sharing its cores.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
@@ -58,11 +59,11 @@ fn main() {
         println!("run it with: cargo bench -p quorate-benches --bench cluster");
         return;
     }
-    let seconds = match std::env::var("QUORATE_BENCH_SECONDS") {
+    let seconds = match std::env::var("BENCH_SECONDS") {
         Err(_) => SECONDS,
         Ok(text) => text
             .parse()
-            .expect("QUORATE_BENCH_SECONDS is a whole number of seconds"),
+            .expect("BENCH_SECONDS is a whole number of seconds"),
     };
     println!(
         "{}, {} cores, data in {}, {seconds} s a load",
@@ -84,7 +85,9 @@ fn measure(durability: &str, seconds: u64) -> Vec<Figures> {
         let timeout = format!("{}s", START_MAX.as_secs());
         let address = cluster.address(number);
         let ready = ["ready", "--endpoint", &address, "--timeout", &timeout];
-        let _ = cluster.cli(&ready).expect(0);
+        let done = cluster.cli(&ready);
+        let log = fs::read_to_string(log(&cluster, number)).unwrap_or_default();
+        assert_eq!(done.code, Some(0), "{}{log}", done.stderr);
     }
     let pids: Vec<String> = nodes.iter().map(|node| node.0.id().to_string()).collect();
     let urls: Vec<String> = (1..=NODES)
@@ -114,9 +117,13 @@ fn measure(durability: &str, seconds: u64) -> Vec<Figures> {
     figures
 }
 
+fn log(cluster: &Cluster, number: u16) -> PathBuf {
+    cluster.dir().join(format!("node-{number}.log"))
+}
+
 /// Starts a node with a durability, and does not wait for it.
 fn start(cluster: &Cluster, number: u16, durability: &str) -> Node {
-    let log = cluster.dir().join(format!("node-{number}.log"));
+    let log = log(cluster, number);
     let child = cluster
         .server(number)
         .env("QUORATE_DURABILITY", durability)
@@ -148,7 +155,10 @@ impl Figures {
             number(pointer).unwrap_or_else(|| panic!("the report has no {pointer}: {run}"))
         };
         Figures {
-            load: format!("{kind:<4} {protocol} {:>4}", run["in_flight"]),
+            load: format!(
+                "{kind:<4} {protocol} {:>4}",
+                run["in_flight"].as_u64().unwrap_or(0)
+            ),
             servers_us: expected("/cpu/servers_us_per_request"),
             client_us: expected("/cpu/client_us_per_request"),
             p50_ms: expected("/total/latency_ms/p50"),
