@@ -129,6 +129,16 @@ impl Recorder {
         matches!(self.window, Window::Closed(..)) || self.left == Some(0)
     }
 
+    /// Whether a request that is due at this moment is to be asked. Also when the measurement is over, for one that was due
+    /// before: where this process was kept from running just then, it would else be forgotten.
+    pub(super) fn takes(&self, due: Instant) -> bool {
+        let within = match self.window {
+            Window::Closed(_, until) => due < until,
+            Window::Before | Window::Open(_) => true,
+        };
+        within && self.left != Some(0)
+    }
+
     /// How long the measurement has lasted or lasts.
     pub(super) fn measured(&self) -> Duration {
         match self.window {
@@ -271,5 +281,6 @@ mod tests {
         assert_eq!(recorder.measured(), Duration::from_secs(2));
         assert_eq!(recorder.timeline(), [2, 0]);
         assert!(recorder.is_over());
+        assert!(recorder.takes(at(2_099)) && !recorder.takes(at(2_100)));
     }
 }
