@@ -68,8 +68,8 @@ pub(crate) struct Bench {
     )]
     pub(super) backlog: usize,
 
-    /// Connections to the cluster, or to each node [default: 1, which carries many requests together; with --http, all in all and one for each
-    /// request under way]
+    /// Connections: clients with one to each node, which carry many requests together [default: 1]; with --http all connections together [default: one
+    /// for each request under way, and at least one to each node]
     #[arg(long, value_name = "N", help_heading = "Load")]
     pub(super) conns: Option<NonZeroUsize>,
 

@@ -93,7 +93,7 @@ fn latency(report: &Report, area: &Area<'_>) -> Drawn<()> {
         .light_line_style(FAINTER)
         .axis_style(INK)
         .label_style(label())
-        .x_desc("requests at most as slow")
+        .x_desc("share of requests that took no longer")
         .y_desc("latency, ms")
         .x_label_formatter(&|rarity| percentile(*rarity))
         .y_label_formatter(&|ms| plain(*ms))
