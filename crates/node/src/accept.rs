@@ -110,19 +110,41 @@ impl Terms<'_> {
         default: Quorum,
         may_be_zero: bool,
     ) -> Result<Requirement, Refusal> {
-        // A default that this key's replicas are too few for asks for all of them: a cluster of two takes requests.
-        let quorum = match (asked, default) {
-            (Some(asked), _) => asked,
-            (None, Quorum::Count(count)) => Quorum::Count(count.min(self.seats.len() as u8)),
-            (None, default) => default,
-        };
         Requirement::new(
             name,
-            quorum,
+            self.quorum(asked, default),
             self.seats,
             self.placement.region(),
             may_be_zero,
         )
+    }
+
+    fn quorum(&self, asked: Option<Quorum>, default: Quorum) -> Quorum {
+        // A default that this key's replicas are too few for asks for all of them: a cluster of two takes requests.
+        match (asked, default) {
+            (Some(asked), _) => asked,
+            (None, Quorum::Count(count)) => Quorum::Count(count.min(self.seats.len() as u8)),
+            (None, default) => default,
+        }
+    }
+
+    /// What is needed in words, for an account: `w=2 of 3`. What can never be met is left out: it is refused.
+    pub(crate) fn words(&self, reads: bool, writes: bool) -> Vec<String> {
+        let (options, defaults) = (self.options, self.defaults);
+        let all = [
+            (reads, "r", options.r, defaults.r),
+            (reads, "pr", options.pr, defaults.pr),
+            (writes, "w", options.w, defaults.w),
+            (writes, "pw", options.pw, defaults.pw),
+            (writes, "dw", options.dw, defaults.dw),
+        ];
+        let asked = all.into_iter().filter(|(applies, ..)| *applies);
+        asked
+            .filter_map(|(_, name, asked, default)| {
+                let needed = self.one(name, asked, default, true).ok()?;
+                needed.words(name, self.quorum(asked, default))
+            })
+            .collect()
     }
 
     pub(crate) fn read(&self) -> Result<Requirement, Refusal> {
@@ -140,6 +162,7 @@ impl Terms<'_> {
             durable: synced.needed() > 0,
             synced,
             return_body: self.options.return_body,
+            conditional: false,
         })
     }
 }

@@ -13,6 +13,7 @@ use crate::accept;
 use crate::api::{Event, Output};
 use crate::change::ChangeConversation;
 use crate::node::{Accepted, Conversation, Kind, Local, Node, Waiter, answer};
+use crate::read::Purpose;
 use crate::tally::Verdict;
 use crate::target::Target;
 use crate::time::Time;
@@ -45,8 +46,9 @@ impl<S: Storage> Node<S> {
             self.in_reach(requirement)?;
         }
         let conversation = ChangeConversation::new(request, base, proposed, needed);
+        let now = accepted.now;
         let id = self.converse(accepted, Kind::Change(conversation));
-        self.send_change(accepted.now, id, out);
+        self.send_change(now, id, out);
         Ok(())
     }
 
@@ -182,6 +184,7 @@ impl<S: Storage> Node<S> {
             reply_to,
             began,
             deadline,
+            log,
         }) = self.end(id)
         else {
             return;
@@ -193,6 +196,7 @@ impl<S: Storage> Node<S> {
                     reply_to,
                     now: began,
                     deadline,
+                    log,
                 };
                 let id = self.converse(accepted, Kind::Change(change));
                 self.send_change(now, id, out);
@@ -302,11 +306,15 @@ impl<S: Storage> Node<S> {
         let (Some(target), Some(payload)) = (target, write.payload.clone()) else {
             return false;
         };
+        if write.terms.conditional {
+            return false;
+        }
         let Some(Conversation {
             kind: Kind::Write(write),
             reply_to,
             began,
             deadline,
+            log,
         }) = self.end(id)
         else {
             return false;
@@ -315,12 +323,13 @@ impl<S: Storage> Node<S> {
             reply_to,
             now: began,
             deadline,
+            log: log.clone(),
         };
         let unmet = write.unmet(false);
         let again = self.write(accepted, target, write.terms, DotSet::new(), Some(payload));
         if again.is_err() {
             // The first attempt may be seen by those who have not heard.
-            answer(reply_to, unmet, out);
+            self.give(reply_to, log, unmet, out);
         }
         true
     }
@@ -338,23 +347,29 @@ impl<S: Storage> Node<S> {
             return false;
         };
         let Some(Conversation {
-            kind: Kind::Read(read),
+            kind: Kind::Read(mut read),
             reply_to,
             deadline,
+            log,
             ..
         }) = self.end(id)
         else {
             return false;
         };
+        if let Purpose::Write(first) = &mut read.purpose {
+            // What its client had read is of the life that is over.
+            first.seen = DotSet::new();
+        }
         let accepted = Accepted {
             reply_to,
             now,
             deadline,
+            log: log.clone(),
         };
         let policy = target.policy.clone();
         let seats = policy.placement.primaries(target.vnode.partition);
         if let Err(refusal) = self.read(accepted, target, seats, read.needed, read.purpose, out) {
-            answer(reply_to, Answer::Refused(refusal), out);
+            self.give(reply_to, log, Answer::Refused(refusal), out);
         }
         true
     }

@@ -69,4 +69,10 @@ pub enum Event {
     BucketLearnt,
     /// A request met a replica that knew a later life of its bucket.
     BucketChanged,
+    /// The condition of a write held.
+    ConditionHeld,
+    /// The condition of a write did not hold, and nothing was done.
+    ConditionFailed,
+    /// An answer went out with an account of how it came about.
+    Explained,
 }

@@ -46,8 +46,7 @@ impl ForwardConversation {
 
     /// The coordinator has answered. What it refused without doing anything is tried elsewhere.
     pub(crate) fn answered(&mut self, answer: Answer) -> Step {
-        let passing = matches!(&answer, Answer::Refused(refusal) if refusal.is_passing());
-        if passing && !self.candidates.is_empty() {
+        if answer.is_passing() && !self.candidates.is_empty() {
             Step::Again
         } else {
             Step::Answer(answer)

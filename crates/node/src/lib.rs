@@ -6,7 +6,8 @@
 //! [`Input::Progress`].
 //!
 //! One conversation a file: `write`, `read`, `forward` hold what a request under way has heard; `replica` is the
-//! other side of them; `tally` says when enough have answered. `node` holds the state, `requests`, `steps` and `messages`
+//! other side of them; `tally` says when enough have answered. `condition` is what a write does that reads first, `explain`
+//! the account of a request that asked for one. `node` holds the state, `requests`, `steps` and `messages`
 //! what it does for its clients, with its conversations, and about what others say.
 
 mod accept;
@@ -14,7 +15,9 @@ mod administer;
 mod api;
 mod buckets;
 mod change;
+mod condition;
 mod config;
+mod explain;
 mod forward;
 mod keys;
 mod messages;

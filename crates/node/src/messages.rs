@@ -141,6 +141,16 @@ impl<S: Storage> Node<S> {
         let Kind::Write(write) = &mut conversation.kind else {
             return;
         };
+        // For the account, where one is asked for.
+        let log = &mut conversation.log;
+        let delta = log
+            .as_ref()
+            .and_then(|_| Record::decode(&written.delta).ok());
+        let mut log = log.as_mut().zip(delta.as_ref());
+        if let Some((log, delta)) = &mut log {
+            log.sent(now, self.config.me, delta);
+            log.left(&written.record, delta);
+        }
         if write.payload.is_some() && written.record.live().len() > 1 {
             out.push(Output::Event(Event::Siblings));
         }
@@ -166,8 +176,14 @@ impl<S: Storage> Node<S> {
                     seat.node,
                     Message::Replica(id, header, request),
                 ));
+                if let Some((log, delta)) = &mut log {
+                    log.sent(now, seat.node, delta);
+                }
             } else {
                 write.lost(seat.node);
+                if let Some((log, _)) = &mut log {
+                    log.out_of_reach(now, seat.node);
+                }
             }
         }
         self.step_write(id, out);
@@ -200,6 +216,9 @@ impl<S: Storage> Node<S> {
             if let Some(at) = asked_at {
                 peer.answered_after(now.since(at));
             }
+        }
+        if let Some(log) = &mut conversation.log {
+            log.replied(now, from, &reply);
         }
         match &mut conversation.kind {
             Kind::Write(write) => {
@@ -282,6 +301,9 @@ impl<S: Storage> Node<S> {
             let Some(conversation) = self.conversations.get_mut(&id) else {
                 continue;
             };
+            if let Some(log) = &mut conversation.log {
+                log.lost(now, node);
+            }
             match &mut conversation.kind {
                 Kind::Write(write) => {
                     write.lost(node);

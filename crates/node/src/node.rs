@@ -22,6 +22,7 @@ use crate::api::{Caller, Input, Output};
 use crate::buckets::Buckets;
 use crate::change::ChangeConversation;
 use crate::config::Config;
+use crate::explain::Log;
 use crate::forward::ForwardConversation;
 use crate::read::ReadConversation;
 use crate::replica::{Replica, Write, Written};
@@ -38,11 +39,13 @@ pub(crate) enum ReplyTo {
 }
 
 /// For whom a request was accepted, when, and until when.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Accepted {
     pub(crate) reply_to: ReplyTo,
     pub(crate) now: Time,
     pub(crate) deadline: Time,
+    /// The account that its client asked for.
+    pub(crate) log: Option<Box<Log>>,
 }
 
 /// A request under way.
@@ -51,6 +54,8 @@ pub(crate) struct Conversation {
     pub(crate) began: Time,
     pub(crate) deadline: Time,
     pub(crate) kind: Kind,
+    /// The account that its client asked for; mostly there is none.
+    pub(crate) log: Option<Box<Log>>,
 }
 
 pub(crate) enum Kind {
@@ -69,7 +74,8 @@ impl Kind {
                 Request::Put(put) => put.value.data.len(),
                 _ => 0,
             },
-            Kind::Read(_) | Kind::Change(_) => 0,
+            Kind::Read(read) => read.bytes(),
+            Kind::Change(_) => 0,
         }
     }
 }
@@ -104,6 +110,8 @@ pub(crate) enum Local {
 /// One node: a replica for its seats, and a coordinator for whatever requests reach it. No I/O, no clock, no thread, no
 /// randomness but the seed: everything comes in through [`Node::handle`], and all that is to be done comes out.
 pub struct Node<S> {
+    /// When the input came that is being handled, or was last.
+    pub(crate) now: Time,
     pub(crate) config: Config,
     pub(crate) layout_version: u64,
     pub(crate) layout: Layout,
@@ -160,6 +168,7 @@ impl<S: Storage> Node<S> {
         let mut replica_seed = [0; 32];
         rng.fill_bytes(&mut replica_seed);
         Ok(Node {
+            now: Time::default(),
             layout_version: layout.version(),
             buckets,
             compare_at: Time(COMPARE_EVERY_US),
@@ -184,6 +193,7 @@ impl<S: Storage> Node<S> {
 
     /// Takes one input and appends what follows from it. `now` must not run backwards.
     pub fn handle(&mut self, now: Time, input: Input, out: &mut Vec<Output>) {
+        self.now = now;
         match input {
             Input::Request(caller, header, request) => {
                 self.begin(now, ReplyTo::Client(caller), header, request, out);

@@ -6,10 +6,10 @@ use quorate_causal::{Digest, Record};
 use quorate_protocol::{Answer, Unmet};
 use quorate_ring::NodeId;
 
+use crate::condition::ReadFirst;
 use crate::tally::{Requirement, Verdict};
 use crate::target::Target;
 use crate::time::Time;
-use crate::write::WriteTerms;
 
 /// What a replica has said.
 #[derive(Debug)]
@@ -34,9 +34,9 @@ struct Asked {
 pub(crate) enum Purpose {
     /// It is the answer.
     Answer,
-    /// A delete without a context removes what the read showed (rule R17). It asks for no digests: it must also learn
-    /// which removals its replicas know of, as it acknowledges those too.
-    Delete(WriteTerms),
+    /// A write goes on from it. It asks for no digests: it must also learn which removals its replicas know of, as it
+    /// acknowledges those too.
+    Write(Box<ReadFirst>),
 }
 
 /// One read. It owns no timer and sends nothing: it is told, says whom to ask next, and says where it stands.
@@ -85,6 +85,14 @@ impl ReadConversation {
             candidates,
             asked: BTreeMap::new(),
             heard: BTreeMap::new(),
+        }
+    }
+
+    /// The bytes of the value that waits for it.
+    pub(crate) fn bytes(&self) -> usize {
+        match &self.purpose {
+            Purpose::Write(first) => first.payload.as_ref().map_or(0, bytes::Bytes::len),
+            Purpose::Answer => 0,
         }
     }
 
@@ -250,7 +258,7 @@ impl ReadConversation {
         }
     }
 
-    /// The answer when too few have answered. A read, or a delete that got no further than reading, changed nothing.
+    /// The answer when too few have answered. A read, or a write that got no further than reading, changed nothing.
     pub(crate) fn unmet(&self, timed_out: bool) -> Answer {
         let answered = self
             .heard

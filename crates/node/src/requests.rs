@@ -3,14 +3,16 @@
 use bytes::Bytes;
 use quorate_causal::DotSet;
 use quorate_protocol::{
-    Answer, Delete, Description, Get, Header, Message, Put, Refusal, Request, RequestId,
-    encode_value,
+    Account, Answer, Delete, Description, Get, Header, Message, Options, Put, Refusal, Request,
+    RequestId, encode_value,
 };
 use quorate_ring::NodeId;
 use quorate_storage::Storage;
 
 use crate::accept::{self, Terms};
 use crate::api::{Event, Output};
+use crate::condition::ReadFirst;
+use crate::explain::{self, Log};
 use crate::forward::ForwardConversation;
 use crate::node::{
     Accepted, Conversation, Kind, Local, Node, ReplyTo, Timer, answer, remaining_ms,
@@ -75,6 +77,7 @@ impl<S: Storage> Node<S> {
             reply_to,
             now,
             deadline: now.after(accept::timeout(&header, &self.config.limits)?),
+            log: None,
         };
         let limits = &self.config.limits;
         if self.conversations.len() >= limits.requests_max
@@ -123,12 +126,17 @@ impl<S: Storage> Node<S> {
 
     pub(crate) fn forward(
         &mut self,
-        accepted: Accepted,
+        mut accepted: Accepted,
         header: Header,
         request: Request,
         seats: &[Seat],
         out: &mut Vec<Output>,
     ) -> Result<(), Refusal> {
+        if let Some((bucket, key)) = request.target().filter(|_| request.explains()) {
+            // For what its coordinator does not live to tell; else the coordinator's own account is the answer's.
+            let target = self.target(bucket, key);
+            accepted.log = Some(Box::new(self.log(accepted.now, &target, seats, &request)));
+        }
         let candidates = self.by_latency(seats);
         if candidates.is_empty() {
             return Err(Refusal::Unavailable {
@@ -143,8 +151,9 @@ impl<S: Storage> Node<S> {
             ..header
         };
         let conversation = ForwardConversation::new(header, request, candidates);
+        let now = accepted.now;
         let id = self.converse(accepted, Kind::Forward(conversation));
-        self.pass_on(accepted.now, id, out);
+        self.pass_on(now, id, out);
         Ok(())
     }
 
@@ -164,6 +173,9 @@ impl<S: Storage> Node<S> {
                 };
                 let message = Message::Request(id, header, forward.request.clone());
                 out.push(Output::Send(node, message));
+                if let Some(log) = &mut conversation.log {
+                    log.passed_on(now, node);
+                }
                 return;
             }
         }
@@ -174,8 +186,68 @@ impl<S: Storage> Node<S> {
         self.finish(id, refused, out);
     }
 
-    /// Runs a request as one of the replicas of its key.
+    /// Runs a request as one of the replicas of its key, with an account if it asks for one.
     pub(crate) fn coordinate(
+        &mut self,
+        mut accepted: Accepted,
+        target: Target,
+        seats: &[Seat],
+        request: Request,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Refusal> {
+        if !request.explains() {
+            return self.carry_out(accepted, target, seats, request, out);
+        }
+        let log = Box::new(self.log(accepted.now, &target, seats, &request));
+        accepted.log = Some(log.clone());
+        let reply_to = accepted.reply_to;
+        if let Err(refusal) = self.carry_out(accepted, target, seats, request, out) {
+            if matches!(refusal, Refusal::Unavailable { .. }) {
+                out.push(Output::Event(Event::Unavailable));
+            }
+            self.give(reply_to, Some(log), Answer::Refused(refusal), out);
+        }
+        Ok(())
+    }
+
+    /// The account of a request before anything is done about it.
+    fn log(&self, began: Time, target: &Target, seats: &[Seat], request: &Request) -> Log {
+        let name = |node: NodeId| self.layout.node(node).map_or("", |n| n.name.as_str());
+        let region = |node: NodeId| self.layout.node(node).map_or("", |n| n.region.as_str());
+        let options = match request {
+            Request::Put(put) => put.options,
+            Request::Get(get) => get.options,
+            Request::Delete(delete) => delete.options,
+            _ => Options::default(),
+        };
+        let terms = Terms {
+            seats,
+            placement: &target.policy.placement,
+            defaults: &target.policy.defaults,
+            options: &options,
+        };
+        let nodes: Vec<NodeId> = seats.iter().map(|s| s.node).collect();
+        let replicas = nodes.iter();
+        let account = Account {
+            coordinator: name(self.config.me).to_owned(),
+            layout_version: self.layout_version,
+            partition: target.vnode.partition.0,
+            generation: request
+                .target()
+                .map_or(0, |(bucket, _)| self.buckets.entry(bucket).generation),
+            needed: terms.words(
+                !request.is_write() || request.reads_first(),
+                request.is_write(),
+            ),
+            replicas: replicas
+                .map(|&node| explain::replica(name(node), region(node)))
+                .collect(),
+            ..Account::default()
+        };
+        Log::new(began, account, &nodes)
+    }
+
+    fn carry_out(
         &mut self,
         accepted: Accepted,
         target: Target,
@@ -184,6 +256,7 @@ impl<S: Storage> Node<S> {
         out: &mut Vec<Output>,
     ) -> Result<(), Refusal> {
         let policy = target.policy.clone();
+        let reads_first = request.reads_first();
         let terms = |options| Terms {
             seats,
             placement: &policy.placement,
@@ -198,6 +271,25 @@ impl<S: Storage> Node<S> {
             Request::Put(Put {
                 value,
                 context,
+                condition,
+                options,
+                ..
+            }) if reads_first => {
+                let first = ReadFirst {
+                    terms: WriteTerms {
+                        conditional: true,
+                        ..terms(&options).write()?
+                    },
+                    condition,
+                    seen: accept::context(&self.config, &target, context.as_deref())?.removed(),
+                    payload: Some(encode_value(&value)),
+                };
+                let needed = terms(&options).read()?;
+                self.read_first(accepted, target, seats, needed, first, out)
+            }
+            Request::Put(Put {
+                value,
+                context,
                 options,
                 ..
             }) => {
@@ -207,18 +299,24 @@ impl<S: Storage> Node<S> {
                 self.write(accepted, target, terms, context.removed(), payload)
             }
             Request::Delete(Delete {
-                context, options, ..
+                context,
+                condition,
+                options,
+                ..
             }) => {
                 let write = terms(&options).write()?;
-                if context.is_some() {
-                    let context = accept::context(&self.config, &target, context.as_deref())?;
-                    return self.write(accepted, target, write, context.removed(), None);
+                let seen = accept::context(&self.config, &target, context.as_deref())?.removed();
+                if !reads_first {
+                    return self.write(accepted, target, write, seen, None);
                 }
+                let first = ReadFirst {
+                    terms: write,
+                    condition,
+                    seen,
+                    payload: None,
+                };
                 let needed = terms(&options).read()?;
-                // What could not be removed need not be read.
-                self.in_reach(&write.taken)?;
-                let purpose = Purpose::Delete(write);
-                self.read(accepted, target, seats, needed, purpose, out)
+                self.read_first(accepted, target, seats, needed, first, out)
             }
             Request::Describe
             | Request::List(_)
@@ -228,6 +326,23 @@ impl<S: Storage> Node<S> {
                 unreachable!("it has no target, so it was answered before")
             }
         }
+    }
+
+    /// Reads what a write waits for.
+    fn read_first(
+        &mut self,
+        accepted: Accepted,
+        target: Target,
+        seats: &[Seat],
+        needed: Requirement,
+        first: ReadFirst,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Refusal> {
+        // What could not be written need not be read.
+        self.in_reach(&first.terms.taken)?;
+        self.in_reach(&first.terms.synced)?;
+        let purpose = Purpose::Write(Box::new(first));
+        self.read(accepted, target, seats, needed, purpose, out)
     }
 
     /// Refuses what cannot be met by the nodes in reach, before anything is sent.
@@ -252,6 +367,7 @@ impl<S: Storage> Node<S> {
             began: accepted.now,
             deadline: accepted.deadline,
             kind,
+            log: accepted.log,
         };
         self.bytes_in_flight += conversation.kind.bytes();
         self.conversations.insert(id, conversation);
@@ -303,12 +419,13 @@ impl<S: Storage> Node<S> {
         let mut candidates = vec![self.config.me];
         candidates.extend(self.by_latency(seats));
         let conversation = ReadConversation::new(target, needed, candidates, purpose);
+        let (now, deadline) = (accepted.now, accepted.deadline);
         let id = self.converse(accepted, Kind::Read(conversation));
-        let patience = accepted.now.after(self.config.limits.read_patience);
-        if patience < accepted.deadline {
+        let patience = now.after(self.config.limits.read_patience);
+        if patience < deadline {
             self.timers.insert((patience, id, Timer::Patience));
         }
-        self.step_read(accepted.now, id, out);
+        self.step_read(now, id, out);
         Ok(())
     }
 

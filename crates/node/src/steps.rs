@@ -3,14 +3,17 @@
 use bytes::Bytes;
 use quorate_causal::{CONTEXT_DOTS_MAX, Context, Record};
 use quorate_protocol::{
-    Answer, Header, Merge, Message, Read, Refusal, ReplicaRequest, RequestId, Shown, Unmet,
-    decode_value,
+    Answer, Explained, Header, Merge, Message, Read, Refusal, ReplicaRequest, RequestId, Shown,
+    Unmet, decode_value,
 };
 use quorate_ring::NodeId;
 use quorate_storage::Storage;
 
 use crate::api::{Event, Output};
-use crate::node::{Accepted, Conversation, Kind, Local, Node, Timer, answer, remaining_ms};
+use crate::explain::Log;
+use crate::node::{
+    Accepted, Conversation, Kind, Local, Node, ReplyTo, Timer, answer, remaining_ms,
+};
 use crate::read::{Ask, Purpose, ReadConversation};
 use crate::tally::Verdict;
 use crate::target::Target;
@@ -20,14 +23,20 @@ impl<S: Storage> Node<S> {
     /// Sends what a read wants to ask now, and ends it if it is done.
     pub(crate) fn step_read(&mut self, now: Time, id: RequestId, out: &mut Vec<Output>) {
         loop {
-            let Some((deadline, read)) = self.reading(id) else {
+            let Some(conversation) = self.conversations.get_mut(&id) else {
+                return;
+            };
+            let Kind::Read(read) = &mut conversation.kind else {
                 return;
             };
             let asks = read.next(now);
             if asks.is_empty() {
                 break;
             }
-            let target = read.target.clone();
+            if let Some(log) = &mut conversation.log {
+                log.asked(now, &asks);
+            }
+            let (deadline, target) = (conversation.deadline, read.target.clone());
             self.ask(now, id, deadline, &target, asks, out);
         }
         let Some((_, read)) = self.reading(id) else {
@@ -78,8 +87,13 @@ impl<S: Storage> Node<S> {
                     ask.node,
                     Message::Replica(id, header, request),
                 ));
-            } else if let Some((_, read)) = self.reading(id) {
-                read.lost(ask.node);
+            } else if let Some(conversation) = self.conversations.get_mut(&id) {
+                if let Kind::Read(read) = &mut conversation.kind {
+                    read.lost(ask.node);
+                }
+                if let Some(log) = &mut conversation.log {
+                    log.lost(now, ask.node);
+                }
             }
         }
     }
@@ -99,48 +113,87 @@ impl<S: Storage> Node<S> {
         let Kind::Read(read) = conversation.kind else {
             return;
         };
+        let (reply_to, mut log) = (conversation.reply_to, conversation.log);
         let outcome = read.outcome();
         if !outcome.repairs.is_empty() {
             out.push(Output::Event(Event::Disagreement));
         }
         for (node, missing) in outcome.repairs {
-            self.repair(node, &read.target, &missing, out);
+            let sent = self.repair(node, &read.target, &missing, out);
+            if let Some(log) = log.as_mut().filter(|_| sent) {
+                log.repaired(node, &missing);
+            }
+        }
+        if let Some(log) = &mut log {
+            log.found(&outcome.record);
         }
         match read.purpose {
             Purpose::Answer => {
                 let shown = self.show(&read.target, &outcome.record);
-                answer(conversation.reply_to, shown, out);
+                self.give(reply_to, log, shown, out);
             }
-            Purpose::Delete(_) if outcome.record.is_empty() => {
-                answer(conversation.reply_to, Answer::Deleted, out);
-            }
-            // Also where nothing is live: a removal that a replica knows of may be on that one alone, and not yet on its
-            // disk, while another replica still has the value. What is acknowledged as deleted is removed on `w`.
-            Purpose::Delete(terms) => {
-                let mut removed = outcome.record.context().removed();
-                removed.join(outcome.record.evidence());
+            Purpose::Write(first) => {
+                let removed = match first.removed(&outcome.record) {
+                    Ok(removed) => removed,
+                    Err(refusal) => {
+                        out.push(Output::Event(Event::ConditionFailed));
+                        return self.give(reply_to, log, Answer::Refused(refusal), out);
+                    }
+                };
+                if first.condition.is_some() {
+                    out.push(Output::Event(Event::ConditionHeld));
+                }
+                // A delete is written also where nothing is live: a removal that a replica knows of may be on that one
+                // alone, and not yet on its disk, while another replica still has the value. What is acknowledged as deleted
+                // is removed on `w`.
+                if removed.is_empty() && first.payload.is_none() {
+                    return self.give(reply_to, log, Answer::Deleted, out);
+                }
                 let accepted = Accepted {
-                    reply_to: conversation.reply_to,
+                    reply_to,
                     now,
                     deadline: conversation.deadline,
+                    log: log.clone(),
                 };
-                let begun = self.write(accepted, read.target, terms, removed, None);
+                let (terms, payload) = (first.terms, first.payload);
+                let begun = self.write(accepted, read.target, terms, removed, payload);
                 if let Err(refusal) = begun {
-                    answer(accepted.reply_to, Answer::Refused(refusal), out);
+                    self.give(reply_to, log, Answer::Refused(refusal), out);
                 }
             }
         }
     }
 
-    /// Sends a stale replica what it lacks. Nobody waits for its answer, and none is lost if it is not sent: the
-    /// next read finds the same.
+    /// Answers whoever asked, with the account where one was asked for.
+    pub(crate) fn give(
+        &self,
+        reply_to: ReplyTo,
+        log: Option<Box<Log>>,
+        given: Answer,
+        out: &mut Vec<Output>,
+    ) {
+        let given = match (log, given) {
+            (None, given) => given,
+            // It comes from the coordinator that did the work, with its own account.
+            (Some(_), given @ Answer::Explained(_)) => given,
+            (Some(log), given) => {
+                out.push(Output::Event(Event::Explained));
+                let account = log.finish(self.now, |node| self.is_up(node));
+                Answer::Explained(Explained::new(&given, account))
+            }
+        };
+        answer(reply_to, given, out);
+    }
+
+    /// Sends a stale replica what it lacks, if it is in reach. Nobody waits for its answer, and none is lost if it is not
+    /// sent: the next read finds the same.
     pub(crate) fn repair(
         &mut self,
         node: NodeId,
         target: &Target,
         missing: &Record,
         out: &mut Vec<Output>,
-    ) {
+    ) -> bool {
         let id = self.fresh_id();
         let merge = ReplicaRequest::Merge(Merge {
             vnode: target.vnode,
@@ -158,9 +211,10 @@ impl<S: Storage> Node<S> {
             };
             out.push(Output::Send(node, Message::Replica(id, header, merge)));
         } else {
-            return;
+            return false;
         }
         out.push(Output::Event(Event::ReadRepair));
+        true
     }
 
     /// A record as an answer: the live values, and the context that names exactly those shown (rule R8). Merges may leave
@@ -249,7 +303,7 @@ impl<S: Storage> Node<S> {
             if matches!(with, Answer::Unmet(Unmet { .. })) {
                 out.push(Output::Event(Event::Unmet));
             }
-            answer(conversation.reply_to, with, out);
+            self.give(conversation.reply_to, conversation.log, with, out);
         }
     }
 
@@ -288,6 +342,9 @@ impl<S: Storage> Node<S> {
                         }
                     }
                     let asks = read.widen(now);
+                    if let Some(log) = &mut conversation.log {
+                        log.asked(now, &asks);
+                    }
                     if !asks.is_empty() {
                         out.push(Output::Event(Event::ReadWidened));
                     }

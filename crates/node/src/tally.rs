@@ -156,6 +156,24 @@ impl Requirement {
         members.into_iter().filter(|n| is(*n)).count() as u32
     }
 
+    /// It in words, as `r=2 of 3`, if it asks for anybody. `quorum` is what it was made of.
+    #[must_use]
+    pub(crate) fn words(&self, name: &str, quorum: Quorum) -> Option<String> {
+        let groups = self.groups.iter().filter(|g| g.need > 0);
+        let counts: Vec<String> = groups
+            .map(|g| format!("{} of {}", g.need, g.members.len()))
+            .collect();
+        if counts.is_empty() {
+            return None;
+        }
+        let whose = match quorum {
+            Quorum::Local => " in the coordinator's region",
+            Quorum::Each => ", by region",
+            _ => "",
+        };
+        Some(format!("{name}={}{whose}", counts.join(" and ")))
+    }
+
     /// The most nodes any of its groups needs, for messages to people.
     #[must_use]
     pub(crate) fn needed(&self) -> u32 {
@@ -235,6 +253,24 @@ mod tests {
             Requirement::new("pw", Quorum::Count(0), &seats(&[1]), 1, true),
             Ok(Requirement::default())
         );
+    }
+
+    #[test]
+    fn requirements_in_words() {
+        let words = |quorum| {
+            let regions = seats(&[1, 1, 1, 2, 2]);
+            let requirement = Requirement::new("r", quorum, &regions, 1, true);
+            requirement.expect("a sound one").words("r", quorum)
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(words(Quorum::Count(2)), some("r=2 of 5"));
+        assert_eq!(words(Quorum::All), some("r=5 of 5"));
+        assert_eq!(
+            words(Quorum::Local),
+            some("r=2 of 3 in the coordinator's region")
+        );
+        assert_eq!(words(Quorum::Each), some("r=2 of 3 and 2 of 2, by region"));
+        assert_eq!(words(Quorum::Count(0)), None);
     }
 
     #[test]

@@ -21,6 +21,9 @@ pub(crate) struct WriteTerms {
     pub(crate) durable: bool,
     /// Whether the answer shows what the key holds.
     pub(crate) return_body: bool,
+    /// Whether it is made on a condition that held. It is then not made once more in another life of its bucket, of which
+    /// the condition says nothing.
+    pub(crate) conditional: bool,
 }
 
 /// One put or delete after it was accepted. It owns no timer and sends nothing: it is told, and asked where it stands.

@@ -44,7 +44,7 @@ pub struct StepAccount {
     /// Microseconds since the request was accepted.
     pub at_us: u64,
     /// What happened: `asked for the record`, `asked for a digest`, `record`, `digest`, `sent the write`, `taken`,
-    /// `taken and synced`, `lost`.
+    /// `taken and synced`, `lost`, `refused: ` and why, `passed on` (to coordinate it).
     pub what: String,
     /// The live dots it showed.
     pub dots: Vec<String>,

@@ -154,7 +154,8 @@ impl<'de> Deserialize<'de> for Quorum {
 }
 
 /// What a request may set for itself; what is `None` is the bucket's or the cluster's default. A get uses `r` and
-/// `pr`, a put and a delete `w`, `pw` and `dw`; a delete without a context reads first and uses all.
+/// `pr`, a put and a delete `w`, `pw` and `dw`; a delete without a context, and whatever has a condition, reads first and
+/// uses all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Options {
     /// Replicas that must answer a read.
@@ -251,6 +252,16 @@ pub struct Delete {
 }
 
 impl Request {
+    /// Whether it is a write that reads a quorum first: a delete without a context, or one with a condition.
+    #[must_use]
+    pub fn reads_first(&self) -> bool {
+        match self {
+            Request::Put(put) => put.condition.is_some(),
+            Request::Delete(delete) => delete.condition.is_some() || delete.context.is_none(),
+            _ => false,
+        }
+    }
+
     /// The bucket and key it is about, if it is about one.
     #[must_use]
     pub fn target(&self) -> Option<(&str, &str)> {
@@ -364,15 +375,35 @@ impl Explained {
     /// # Errors
     /// A sentence, if the bytes are no answer, or one that is explained itself.
     pub fn open(self) -> Result<(Answer, Account), String> {
+        self.answer().map(|answer| (answer, self.account))
+    }
+
+    /// The answer alone.
+    ///
+    /// # Errors
+    /// As [`Explained::open`].
+    pub fn answer(&self) -> Result<Answer, String> {
         match rmp_serde::from_slice(&self.answer) {
             Ok(Answer::Explained(_)) => Err("an explained answer inside another".to_owned()),
-            Ok(answer) => Ok((answer, self.account)),
+            Ok(answer) => Ok(answer),
             Err(error) => Err(format!("an explained answer that is none: {error}")),
         }
     }
 }
 
 impl Answer {
+    /// Whether it is a refusal, explained or not, after which the same request may well succeed at another node.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Answer::Refused(refusal) => refusal.is_passing(),
+            Answer::Explained(explained) => {
+                matches!(explained.answer(), Ok(Answer::Refused(refusal)) if refusal.is_passing())
+            }
+            _ => false,
+        }
+    }
+
     /// What kind of answer it is, for logs and for messages about answers that fit no question.
     #[must_use]
     pub fn name(&self) -> &'static str {

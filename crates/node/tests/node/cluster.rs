@@ -9,8 +9,9 @@ use bytes::Bytes;
 use quorate_causal::{Actor, Context, ContextKey, Digest, Dot, DotSet, Record};
 use quorate_node::{BucketDefaults, Caller, Config, Input, Limits, Node, Output, Time};
 use quorate_protocol::{
-    Answer, BucketId, Delete, Get, Header, List, Merge, Message, Options, Put, Quorum, Read,
-    Refusal, ReplicaReply, ReplicaRequest, Request, RequestId, Value, VnodeId, decode_value,
+    Account, Answer, BucketId, Condition, Delete, Get, Header, List, Merge, Message, Options, Put,
+    Quorum, Read, Refusal, ReplicaReply, ReplicaRequest, Request, RequestId, Value, VnodeId,
+    decode_value,
 };
 use quorate_ring::{ClusterId, Layout, LayoutSpec, NodeId, NodeSpec, ReplicaSet};
 use quorate_storage::CommitEvent;
@@ -324,6 +325,26 @@ impl Cluster {
         }
     }
 
+    /// The dots of the values that an answer shows.
+    pub(crate) fn dots(&self, caller: Caller) -> Vec<String> {
+        match self.answer_to(caller) {
+            Some(Answer::Found { siblings, .. }) => {
+                siblings.iter().map(|s| s.dot.clone()).collect()
+            }
+            other => panic!("client {} was told {other:?}", caller.0),
+        }
+    }
+
+    /// An answer and the account that came with it.
+    pub(crate) fn explained(&self, caller: Caller) -> (Answer, Account) {
+        match self.answer_to(caller) {
+            Some(Answer::Explained(explained)) => {
+                explained.clone().open().expect("it can be opened")
+            }
+            other => panic!("client {} was told {other:?}", caller.0),
+        }
+    }
+
     /// The context that came with an answer.
     pub(crate) fn context_of(&self, caller: Caller) -> Bytes {
         match self.answer_to(caller) {
@@ -439,12 +460,14 @@ impl Cluster {
             Request::Put(put) => {
                 let seen = with(self, &put.key, &put.context);
                 let value = String::from_utf8_lossy(&put.value.data).into_owned();
-                format!("put {} = {value}{seen}{}", put.key, options(&put.options))
+                let (on, options) = (condition(&put.condition), options(&put.options));
+                format!("put {} = {value}{seen}{on}{options}", put.key)
             }
             Request::Get(get) => format!("get {}{}", get.key, options(&get.options)),
             Request::Delete(delete) => {
                 let seen = with(self, &delete.key, &delete.context);
-                format!("delete {}{seen}{}", delete.key, options(&delete.options))
+                let (on, options) = (condition(&delete.condition), options(&delete.options));
+                format!("delete {}{seen}{on}{options}", delete.key)
             }
             Request::Describe => "describe".to_owned(),
             Request::List(list) => {
@@ -613,6 +636,15 @@ impl Cluster {
     }
 }
 
+fn condition(condition: &Option<Condition>) -> String {
+    match condition {
+        None => String::new(),
+        Some(Condition::Absent) => " if absent".to_owned(),
+        Some(Condition::Present) => " if present".to_owned(),
+        Some(Condition::Dots(dots)) => format!(" if it is {}", dots.join(" or ")),
+    }
+}
+
 fn options(options: &Options) -> String {
     let mut text = String::new();
     let all = [
@@ -629,6 +661,9 @@ fn options(options: &Options) -> String {
     }
     if options.return_body {
         text.push_str(" return_body");
+    }
+    if options.explain {
+        text.push_str(" explain");
     }
     text
 }
@@ -671,6 +706,8 @@ pub(crate) fn delete(key: &str) -> Request {
 pub(crate) trait With {
     fn with(self, options: Options) -> Self;
     fn having_seen(self, context: &Bytes) -> Self;
+    fn on_condition(self, condition: Condition) -> Self;
+    fn explained(self) -> Self;
 }
 
 impl With for Request {
@@ -691,6 +728,26 @@ impl With for Request {
                 *context = Some(seen.clone());
             }
             _ => {}
+        }
+        self
+    }
+
+    fn on_condition(mut self, on: Condition) -> Self {
+        match &mut self {
+            Request::Put(Put { condition, .. }) | Request::Delete(Delete { condition, .. }) => {
+                *condition = Some(on);
+            }
+            other => panic!("{other:?} takes no condition"),
+        }
+        self
+    }
+
+    fn explained(mut self) -> Self {
+        match &mut self {
+            Request::Put(Put { options, .. })
+            | Request::Get(Get { options, .. })
+            | Request::Delete(Delete { options, .. }) => options.explain = true,
+            other => panic!("{other:?} is not explained"),
         }
         self
     }

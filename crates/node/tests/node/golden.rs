@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use quorate_node::{BucketDefaults, Limits};
-use quorate_protocol::{Options, Quorum};
+use quorate_protocol::{Condition, Options, Quorum};
 
 use crate::cluster::{Cluster, With, delete, foreign, get, holding, put, r, w};
 
@@ -308,4 +308,23 @@ fn evidence_that_agreeing_digests_hide() {
     c.ask(0, get("milk").with(r(3)));
     c.settle();
     golden("evidence_that_agreeing_digests_hide", &c);
+}
+
+#[test]
+fn put_on_condition() {
+    let mut c = Cluster::of(3);
+    c.ask(0, put("milk", "one litre").on_condition(Condition::Absent));
+    c.settle();
+    c.note("-- it stands now, so that it is not created a second time");
+    c.ask(1, put("milk", "two litres").on_condition(Condition::Absent));
+    c.settle();
+    let read = c.ask(2, get("milk"));
+    c.settle();
+    c.note("-- a condition on that value holds once");
+    let on = Condition::Dots(c.dots(read));
+    c.ask(2, put("milk", "two litres").on_condition(on.clone()));
+    c.settle();
+    c.ask(0, delete("milk").on_condition(on));
+    c.settle();
+    golden("put_on_condition", &c);
 }

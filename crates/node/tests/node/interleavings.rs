@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use quorate_causal::Record;
 use quorate_node::{Caller, Input, Time};
 use quorate_protocol::{
-    Answer, Message, Options, Quorum, Refusal, ReplicaReply, Request, RequestId,
+    Answer, Condition, Message, Options, Quorum, Refusal, ReplicaReply, Request, RequestId,
 };
 use quorate_ring::NodeId;
 
@@ -53,6 +53,9 @@ struct Ask {
     quorums: (Option<u8>, Option<u8>, Option<u8>),
     deadline_ms: u32,
     return_body: bool,
+    /// What a write asks for first.
+    condition: Option<Condition>,
+    explain: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -72,6 +75,11 @@ fn ask() -> impl Strategy<Value = Ask> {
     let context = prop::option::weighted(0.7, any::<usize>());
     let quorums = (count(), count(), prop::option::weighted(0.2, 0..=3u8));
     let deadline = prop_oneof![1 => Just(0u32), 4 => 1..400u32];
+    let condition = prop_oneof![
+        Just(Condition::Absent),
+        Just(Condition::Present),
+        Just(Condition::Dots(vec!["00000000:1".to_owned()])),
+    ];
     (
         0..NODES,
         0..KEYS.len(),
@@ -79,15 +87,19 @@ fn ask() -> impl Strategy<Value = Ask> {
         quorums,
         deadline,
         prop::bool::weighted(0.1),
+        prop::option::weighted(0.3, condition),
+        prop::bool::weighted(0.2),
     )
         .prop_map(
-            |(at, key, context, quorums, deadline_ms, return_body)| Ask {
+            |(at, key, context, quorums, deadline_ms, return_body, condition, explain)| Ask {
                 at,
                 key,
                 context,
                 quorums,
                 deadline_ms,
                 return_body,
+                condition,
+                explain,
             },
         )
 }
@@ -170,8 +182,12 @@ impl World {
             w: count(w),
             dw: count(dw),
             return_body: ask.return_body,
+            explain: ask.explain,
             ..Options::default()
         });
+        if let Some(condition) = ask.condition.clone().filter(|_| request.is_write()) {
+            request = request.on_condition(condition);
+        }
         let ms = match ask.deadline_ms {
             0 => 5_000,
             ms => u64::from(ms),
@@ -265,6 +281,14 @@ impl World {
             let waited = self.open.remove(caller);
             assert!(waited.is_some(), "nobody waits for client {}", caller.0);
             let (_, key) = request.target().expect("a key");
+            let opened = match answer {
+                Answer::Explained(explained) => {
+                    assert!(request.explains(), "nobody asked for an account");
+                    explained.answer().expect("it can be opened")
+                }
+                other => other.clone(),
+            };
+            let answer = &opened;
             if let (true, Request::Put(put)) = (nothing_happened(answer), request) {
                 let value = payload(std::str::from_utf8(&put.value.data).expect("text"));
                 self.refused.insert((key.to_owned(), value));
