@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use quorate_protocol::{
-    Answer, BucketAction, BucketRequest, Delete, Get, Header, Options, Put, Quorum, Refusal,
-    Request, Value,
+    self as protocol, Answer, BucketAction, BucketRequest, Delete, Get, Header, Options, Put,
+    Quorum, Refusal, Request, Value,
 };
 use rand::Rng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha12Rng;
 
-use crate::history::{Kind, Operation, Outcome};
+use crate::history::{Condition, Kind, Operation, Outcome};
 
 /// The bucket of every simulated key.
 pub(crate) const BUCKET: &str = "sim";
@@ -33,6 +33,10 @@ pub(crate) struct Workload {
     stale_contexts: f64,
     /// Chance that a put wants to see what the key holds.
     bodies: f64,
+    /// Chance that a write is made on a condition.
+    conditions: f64,
+    /// Chance that an operation asks for an account.
+    accounts: f64,
     /// Chance that an operation asks for a quorum of its own.
     odd_quorums: f64,
     /// Whether the others write to one replica and read all, and not a majority each: as strict, and replicas differ
@@ -56,6 +60,8 @@ impl Workload {
             blind_puts: [0.02, 0.2][rng.random_range(0..2)],
             stale_contexts: [0.0, 0.3][rng.random_range(0..2)],
             bodies: [0.0, 0.2][rng.random_range(0..2)],
+            conditions: [0.0, 0.1, 0.5][rng.random_range(0..3)],
+            accounts: [0.0, 0.2][rng.random_range(0..2)],
             odd_quorums: [0.0, 0.3][rng.random_range(0..2)],
             lopsided: rng.random_bool(0.3),
             drops: [0.0, 0.0, 0.01, 0.05][rng.random_range(0..4)],
@@ -67,8 +73,15 @@ impl Workload {
     }
 }
 
-/// A context and the values it stands for.
-type Seen = (Bytes, Vec<u64>);
+/// What an answer showed.
+#[derive(Clone, Debug)]
+struct Seen {
+    context: Bytes,
+    /// The values that the context stands for.
+    values: Vec<u64>,
+    /// Their dots, in the same order. Those of a put's own answer are not told.
+    dots: Vec<String>,
+}
 
 /// One client.
 #[derive(Debug)]
@@ -79,6 +92,8 @@ pub(crate) struct Client {
     contexts: BTreeMap<String, Vec<Seen>>,
     /// What it is doing now: the operation without its end.
     pub(crate) busy: Option<Operation>,
+    /// Whether that asks for an account.
+    pub(crate) explains: bool,
 }
 
 /// How many contexts a client remembers of one key.
@@ -90,6 +105,7 @@ impl Client {
             process,
             contexts: BTreeMap::new(),
             busy: None,
+            explains: false,
         }
     }
 
@@ -116,64 +132,69 @@ impl Client {
         let options = Options {
             r: count(quorum.1),
             w: count(quorum.0),
+            explain: rng.random_bool(workload.accounts),
             ..Options::default()
         };
+        self.explains = options.explain;
         let (bucket, wire_key) = (BUCKET.to_owned(), key.clone());
-        let (kind, seen, request) = if rng.random_bool(workload.drops) {
+        let (kind, seen, condition, request) = if rng.random_bool(workload.drops) {
             let request = Request::Bucket(BucketRequest {
                 bucket: BUCKET.to_owned(),
                 action: BucketAction::Drop,
             });
-            (Kind::Drop, None, request)
+            (Kind::Drop, None, None, request)
         } else if rng.random_bool(workload.gets) {
             let request = Request::Get(Get {
                 bucket,
                 key: wire_key,
                 options,
             });
-            (Kind::Get(Vec::new()), None, request)
+            (Kind::Get(Vec::new()), None, None, request)
         } else if rng.random_bool(workload.deletes) {
             let seen = match rng.random_bool(workload.blind_deletes) {
                 true => None,
                 false => self.recall(&key, workload, rng),
             };
+            let condition = self.condition(&key, workload, rng);
             // A delete without a context is only made on purpose: else it would excuse every loss.
-            if seen.is_none() && workload.blind_deletes == 0.0 {
+            if seen.is_none() && condition.is_none() && workload.blind_deletes == 0.0 {
                 let request = Request::Get(Get {
                     bucket,
                     key: wire_key,
                     options,
                 });
-                (Kind::Get(Vec::new()), None, request)
+                (Kind::Get(Vec::new()), None, None, request)
             } else {
-                let (context, values) = seen.unzip();
+                let (context, values) = seen.map(|seen| (seen.context, seen.values)).unzip();
+                let (condition, asked) = condition.unzip();
                 let request = Request::Delete(Delete {
                     bucket,
                     key: wire_key,
                     context,
-                    condition: None,
+                    condition: asked,
                     options,
                 });
-                (Kind::Delete, values, request)
+                (Kind::Delete, values, condition, request)
             }
         } else {
             let seen = match rng.random_bool(workload.blind_puts) {
                 true => None,
                 false => self.recall(&key, workload, rng),
             };
-            let (context, values) = seen.unzip();
+            let (context, values) = seen.map(|seen| (seen.context, seen.values)).unzip();
+            let (condition, asked) = self.condition(&key, workload, rng).unzip();
             let request = Request::Put(Put {
                 bucket,
                 key: wire_key,
                 value: Value::new(id.to_string()),
                 context,
-                condition: None,
+                condition: asked,
                 options: Options {
                     return_body: rng.random_bool(workload.bodies),
                     ..options
                 },
             });
-            (Kind::Put, values, request)
+            (Kind::Put, values, condition, request)
         };
         let (key, quorum) = match kind {
             // Whoever is told of a drop is told that a majority of each partition's replicas know.
@@ -186,6 +207,8 @@ impl Client {
             key,
             kind,
             seen,
+            condition,
+            condition_failed: false,
             quorum,
             start: now,
             end: now,
@@ -197,6 +220,36 @@ impl Client {
             ..Header::default()
         };
         (header, request)
+    }
+
+    /// A condition, if the next write is to have one: as it is remembered here, and as it is asked.
+    fn condition(
+        &self,
+        key: &str,
+        workload: &Workload,
+        rng: &mut ChaCha12Rng,
+    ) -> Option<(Condition, protocol::Condition)> {
+        if !rng.random_bool(workload.conditions) {
+            return None;
+        }
+        let known = self.contexts.get(key).map_or(&[][..], Vec::as_slice);
+        let shown: Vec<(u64, String)> = known
+            .iter()
+            .flat_map(|seen| seen.values.iter().copied().zip(seen.dots.iter().cloned()))
+            .collect();
+        let named: Vec<(u64, String)> = match rng.random_range(0..5) {
+            0 | 1 => Vec::new(),
+            2 => shown.iter().rev().take(2).cloned().collect(),
+            _ => shown.last().cloned().into_iter().collect(),
+        };
+        Some(match named.is_empty() {
+            true if rng.random_bool(0.3) => (Condition::Present, protocol::Condition::Present),
+            true => (Condition::Absent, protocol::Condition::Absent),
+            false => {
+                let (values, dots) = named.into_iter().unzip();
+                (Condition::One(values), protocol::Condition::Dots(dots))
+            }
+        })
     }
 
     fn recall(&self, key: &str, workload: &Workload, rng: &mut ChaCha12Rng) -> Option<Seen> {
@@ -215,7 +268,12 @@ impl Client {
         let is_get = matches!(op.kind, Kind::Get(_));
         op.outcome = match answer {
             Some(Answer::Stored { context }) => {
-                self.remember(&op.key, (context, vec![op.id]));
+                let seen = Seen {
+                    context,
+                    values: vec![op.id],
+                    dots: Vec::new(),
+                };
+                self.remember(&op.key, seen);
                 Outcome::Ok
             }
             Some(Answer::Found { siblings, context }) => {
@@ -223,7 +281,12 @@ impl Client {
                     .iter()
                     .filter_map(|s| std::str::from_utf8(&s.value.data).ok()?.parse().ok())
                     .collect();
-                self.remember(&op.key, (context, shown.clone()));
+                let seen = Seen {
+                    context,
+                    values: shown.clone(),
+                    dots: siblings.into_iter().map(|s| s.dot).collect(),
+                };
+                self.remember(&op.key, seen);
                 if is_get {
                     op.kind = Kind::Get(shown);
                 }
@@ -231,6 +294,7 @@ impl Client {
             }
             Some(Answer::Absent | Answer::Deleted | Answer::Bucket(_)) => Outcome::Ok,
             Some(Answer::Refused(refusal)) => {
+                op.condition_failed = matches!(refusal, Refusal::ConditionFailed(_));
                 // Of a life of the bucket that is over, for example: it reads again.
                 if matches!(refusal, Refusal::BadContext(_)) {
                     self.contexts.remove(&op.key);

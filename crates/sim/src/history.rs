@@ -26,6 +26,17 @@ pub enum Kind {
     Drop,
 }
 
+/// What a write was made on condition of. Values are numbers of puts, as everywhere here.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Condition {
+    /// That the key has no value.
+    Absent,
+    /// That it has any.
+    Present,
+    /// That it has exactly one, and that it is one of these.
+    One(Vec<u64>),
+}
+
 /// One operation of one client. Values are the numbers of the puts that wrote them, so that each is written once.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Operation {
@@ -39,7 +50,11 @@ pub struct Operation {
     pub kind: Kind,
     /// The values its client had seen, as its context says; `None` without a context.
     pub seen: Option<Vec<u64>>,
-    /// How many replicas its client asked for: `w` of a put, `r` of a get; both of a delete without a context.
+    /// What must be so for it to happen, if anything must.
+    pub condition: Option<Condition>,
+    /// Whether it was refused because its condition did not hold.
+    pub condition_failed: bool,
+    /// How many replicas its client asked for: `w` of a put, `r` of a get; both of a write that reads first.
     pub quorum: (usize, usize),
     /// When it began, in microseconds.
     pub start: u64,
@@ -52,6 +67,17 @@ pub struct Operation {
 }
 
 impl Operation {
+    /// Whether it is a write that read what there was and then removed it: one on a condition, or a delete without a
+    /// context.
+    #[must_use]
+    pub fn reads_first(&self) -> bool {
+        match self.kind {
+            Kind::Get(_) | Kind::Drop => false,
+            Kind::Put => self.condition.is_some(),
+            Kind::Delete => self.condition.is_some() || self.seen.is_none(),
+        }
+    }
+
     /// Whether it may have changed anything.
     #[must_use]
     pub fn may_have_written(&self) -> bool {
@@ -84,6 +110,17 @@ impl Operation {
         );
         if let Some(seen) = &self.seen {
             let _ = write!(line, ",\"context\":{seen:?}");
+        }
+        match &self.condition {
+            None => {}
+            Some(Condition::Absent) => line.push_str(",\"if\":\"absent\""),
+            Some(Condition::Present) => line.push_str(",\"if\":\"present\""),
+            Some(Condition::One(values)) => {
+                let _ = write!(line, ",\"if\":{values:?}");
+            }
+        }
+        if self.condition_failed {
+            line.push_str(",\"condition_failed\":true");
         }
         if let Kind::Get(shown) = &self.kind {
             let _ = write!(line, ",\"values\":{shown:?}");

@@ -6,8 +6,18 @@
 //!   value may have happened. A delete without a context may have removed whatever was there, so it supersedes every
 //!   put that began before the delete ended; where the delete's outcome is unknown, it supersedes any put.
 //! - A drop of the bucket supersedes, on every key, every put that began before the drop ended; where its outcome is
-//!   unknown, any put. So it does for a put whose `w` does not meet the majority that knows of the drop. What was acknowledged before an acknowledged drop began is removed by it, and no get shows it whose
-//!   quorum meets the majority that knows of the drop.
+//!   unknown, any put. So it does for a put whose `w` does not meet the majority that knows of the drop. What was
+//!   acknowledged before an acknowledged drop began is removed by it, and no get shows it whose quorum meets the majority
+//!   that knows of the drop.
+//! - A write on a condition read first and removed what it found, so what goes for deletes without a context goes for it
+//!   too, but for this: on condition that there was nothing, or just one value that is named, it found nothing live besides.
+//!   It supersedes that one value, and no other: whatever else is gone, somebody else has removed. What its read must have
+//!   found it is sure to have removed, also where that was only the removal of a value that others still hold; so never
+//!   again is such a value seen beside it.
+//! - Nor is a condition said to hold that did not. A write on condition of absence that is acknowledged, though a put was
+//!   acknowledged before it began that its read quorum must have found and that nothing had removed, has lied; so has one
+//!   on condition of one value, if a put is there that leads neither to that value nor to a delete. And a write that is
+//!   refused since the key is absent says what a get says that shows nothing.
 //! - An operation that failed did nothing. One whose outcome is unknown may have happened at any time after it
 //!   began, and may never have.
 //! - What a put or delete with a context acknowledged to remove must never be seen again once everything is quiet.
@@ -24,7 +34,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::history::{Kind, Operation, Outcome};
+use crate::history::{Condition, Kind, Operation, Outcome};
 
 /// Judges everything that one key saw. `n` is its number of replicas; `at_rest` is what a read of all replicas showed once
 /// everything was quiet.
@@ -35,6 +45,7 @@ pub fn judge(key: &str, n: usize, history: &[Operation], at_rest: &[u64]) -> Vec
     judge.acknowledged_puts_survive(at_rest, &mut found);
     judge.removed_stays_removed(at_rest, &mut found);
     judge.strict_gets_are_regular(&mut found);
+    judge.conditions_were_kept(&mut found);
     for op in &judge.operations {
         if let Kind::Get(shown) = &op.kind {
             judge.siblings_are_concurrent(&format!("get {}", op.id), shown, &mut found);
@@ -42,6 +53,14 @@ pub fn judge(key: &str, n: usize, history: &[Operation], at_rest: &[u64]) -> Vec
     }
     judge.siblings_are_concurrent("the read at rest", at_rest, &mut found);
     found
+}
+
+/// The latest that a write may have read and happened. Unknown to its client, it may still be on its way.
+fn latest(op: &Operation) -> u64 {
+    match op.outcome {
+        Outcome::Unknown => u64::MAX,
+        Outcome::Ok | Outcome::Fail => op.end,
+    }
 }
 
 struct Judge<'a> {
@@ -67,30 +86,29 @@ impl<'a> Judge<'a> {
             .collect();
         let mut superseders: BTreeMap<u64, Vec<&Operation>> = BTreeMap::new();
         for op in operations.iter().filter(|op| op.may_have_written()) {
-            match &op.seen {
-                Some(seen) => {
-                    for value in seen {
-                        superseders.entry(*value).or_default().push(op);
-                    }
+            // What it may have found live besides what its client had seen.
+            let found: Vec<u64> = match &op.condition {
+                Some(Condition::Absent) => Vec::new(),
+                Some(Condition::One(values)) => values.clone(),
+                Some(Condition::Present) | None if op.reads_first() => {
+                    let puts = puts.values().filter(|put| put.start < latest(op));
+                    puts.map(|put| put.id).filter(|id| *id != op.id).collect()
                 }
-                None if matches!(op.kind, Kind::Delete | Kind::Drop) => {
-                    // Unknown to its client, it may still be on its way.
-                    let until = match op.outcome {
-                        Outcome::Unknown => u64::MAX,
-                        _ => op.end,
-                    };
+                None if op.kind == Kind::Drop => {
                     // A put to fewer replicas than meet those that know of a drop may be taken by some that do not, and go
                     // with the old life although it began later.
-                    let unheard =
-                        |put: &Operation| op.kind == Kind::Drop && put.quorum.0 + op.quorum.0 <= n;
-                    for put in puts
-                        .values()
-                        .filter(|put| put.start < until || unheard(put))
-                    {
-                        superseders.entry(put.id).or_default().push(op);
-                    }
+                    let unheard = |put: &Operation| put.quorum.0 + op.quorum.0 <= n;
+                    let puts = puts.values();
+                    puts.filter(|put| put.start < latest(op) || unheard(put))
+                        .map(|put| put.id)
+                        .collect()
                 }
-                None => {}
+                _ => Vec::new(),
+            };
+            let seen = op.seen.iter().flatten().copied();
+            let may_remove: BTreeSet<u64> = seen.chain(found).collect();
+            for value in may_remove {
+                superseders.entry(value).or_default().push(op);
             }
         }
         let shown = operations
@@ -143,9 +161,7 @@ impl<'a> Judge<'a> {
                     self.key
                 ));
             }
-            let superseders = self.superseders.get(value).into_iter().flatten();
-            let shown = superseders.filter(|op| self.shown.contains(&op.id) && op.seen.is_some());
-            for op in self.removers(put).chain(shown.copied()) {
+            for op in self.removers(put) {
                 found.push(format!(
                     "key {}: value {value} is there at rest, though operation {} removed it",
                     self.key, op.id
@@ -154,16 +170,79 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// The acknowledged writes that are sure to have removed what a put wrote.
+    /// The writes that happened, and are sure to have removed what a put wrote: they were acknowledged, or their value was
+    /// shown.
     fn removers(&self, put: &'a Operation) -> impl Iterator<Item = &'a Operation> {
-        let n = self.n;
-        let all = self.superseders.get(&put.id).into_iter().flatten();
-        all.copied().filter(move |op| {
-            // Without a context only what its read quorum must have seen is sure to be removed; a drop need not see.
-            let meets = op.kind == Kind::Drop || put.quorum.0 + op.quorum.1 > n;
-            let must_have_seen = put.acknowledged() && put.end < op.start && meets;
-            op.acknowledged() && (op.seen.is_some() || must_have_seen)
-        })
+        let happened = |op: &Operation| op.acknowledged() || self.shown.contains(&op.id);
+        self.operations
+            .iter()
+            .copied()
+            .filter(move |op| happened(op) && self.surely_removes(op, put))
+    }
+
+    /// Whether a write, if it happened, removed what a put wrote. Of several values that its condition names it found one,
+    /// and nobody knows which.
+    fn surely_removes(&self, op: &Operation, put: &Operation) -> bool {
+        if matches!(op.kind, Kind::Get(_)) || op.id == put.id {
+            return false;
+        }
+        let saw = op.seen.as_ref().is_some_and(|s| s.contains(&put.id));
+        let named = op.condition == Some(Condition::One(vec![put.id]));
+        // A drop need not see.
+        let dropped = op.kind == Kind::Drop && put.acknowledged() && put.end < op.start;
+        saw || named || dropped || self.must_have_found(op, put)
+    }
+
+    /// Whether the read that an operation began with must have found a put, or that it was removed.
+    fn must_have_found(&self, op: &Operation, put: &Operation) -> bool {
+        op.reads_first()
+            && put.acknowledged()
+            && put.end < op.start
+            && put.quorum.0 + op.quorum.1 > self.n
+    }
+
+    fn conditions_were_kept(&self, found: &mut Vec<String>) {
+        for op in &self.operations {
+            let Some(condition) = &op.condition else {
+                continue;
+            };
+            let stood: &[u64] = match condition {
+                Condition::One(values) => values,
+                Condition::Absent | Condition::Present => &[],
+            };
+            let happened = op.acknowledged() || self.shown.contains(&op.id);
+            // The values that its answer says were all there were.
+            let told = match (condition, happened, op.condition_failed) {
+                (Condition::Absent | Condition::One(_), true, _) => Some(stood),
+                (Condition::Present, _, true) => Some(&[][..]),
+                _ => None,
+            };
+            for put in self.puts.values() {
+                let Some(stood) = told.filter(|_| self.must_have_found(op, put)) else {
+                    continue;
+                };
+                if !self.leads_to(put.id, stood, latest(op), Some(op.id)) {
+                    found.push(format!(
+                        "key {}: operation {} was told by its condition ({condition:?}) that {stood:?} is all there is: put \
+                         {} was acknowledged before it began",
+                        self.key, op.id, put.id
+                    ));
+                }
+            }
+            let needs_a_value = match condition {
+                Condition::Absent => op.condition_failed,
+                Condition::Present | Condition::One(_) => happened,
+            };
+            let may_stand = |put: &&&Operation| {
+                put.may_have_written() && put.start < latest(op) && put.id != op.id
+            };
+            if needs_a_value && self.puts.values().filter(may_stand).count() == 0 {
+                found.push(format!(
+                    "key {}: operation {} found a value where nobody had put any",
+                    self.key, op.id
+                ));
+            }
+        }
     }
 
     fn strict_gets_are_regular(&self, found: &mut Vec<String>) {
@@ -185,7 +264,7 @@ impl<'a> Judge<'a> {
                 }
                 for op in known.into_iter().flat_map(|put| self.removers(put)) {
                     let overlaps = op.quorum.0 + get.quorum.1 > self.n;
-                    if overlaps && op.end < get.start {
+                    if overlaps && op.acknowledged() && op.end < get.start {
                         found.push(format!(
                             "key {}: strict get {} (r={}) showed value {value}: operation {} (w={}) had removed it before",
                             self.key, get.id, get.quorum.1, op.id, op.quorum.0
@@ -211,8 +290,13 @@ impl<'a> Judge<'a> {
     /// Whether `value` is shown, or was superseded by a delete or by puts that lead to something shown, all begun before
     /// `until`.
     fn accounted_for(&self, value: u64, shown: &[u64], until: u64) -> bool {
+        self.leads_to(value, shown, until, None)
+    }
+
+    /// The same, where `but` had no part in it.
+    fn leads_to(&self, value: u64, shown: &[u64], until: u64, but: Option<u64>) -> bool {
         let mut open = vec![value];
-        let mut visited = BTreeSet::new();
+        let mut visited: BTreeSet<u64> = but.into_iter().collect();
         while let Some(value) = open.pop() {
             if shown.contains(&value) {
                 return true;
@@ -221,7 +305,7 @@ impl<'a> Judge<'a> {
                 continue;
             }
             for op in self.superseders.get(&value).into_iter().flatten() {
-                if op.start > until {
+                if op.start > until || Some(op.id) == but {
                     continue;
                 }
                 if matches!(op.kind, Kind::Delete | Kind::Drop) {
@@ -235,9 +319,12 @@ impl<'a> Judge<'a> {
 
     fn siblings_are_concurrent(&self, whose: &str, shown: &[u64], found: &mut Vec<String>) {
         for value in shown {
-            let seen = self.puts.get(value).and_then(|put| put.seen.as_ref());
-            for older in seen.into_iter().flatten() {
-                if shown.contains(older) {
+            let Some(put) = self.puts.get(value) else {
+                continue;
+            };
+            for older in shown {
+                let other = self.puts.get(older);
+                if other.is_some_and(|older| self.surely_removes(put, older)) {
                     found.push(format!(
                         "key {}: {whose} showed {older} beside {value}, whose writer had seen it",
                         self.key
@@ -259,12 +346,25 @@ mod tests {
             key: "k".into(),
             kind,
             seen: seen.map(<[u64]>::to_vec),
+            condition: None,
+            condition_failed: false,
             quorum: (2, 2),
             start: times.0,
             end: times.1,
             outcome: Outcome::Ok,
             node: 0,
         }
+    }
+
+    fn on(condition: Condition, mut op: Operation) -> Operation {
+        op.condition = Some(condition);
+        op
+    }
+
+    fn refused(mut op: Operation) -> Operation {
+        op.condition_failed = true;
+        op.outcome = Outcome::Fail;
+        op
     }
 
     fn unknown(mut op: Operation) -> Operation {
@@ -374,5 +474,90 @@ mod tests {
         let history = [op(0, Kind::Put, None, (0, 1)), delete];
         assert_eq!(found(&history, &[]), Vec::<String>::new());
         assert!(found(&history, &[0])[0].contains("removed it"));
+    }
+
+    #[test]
+    fn a_key_is_not_created_where_a_value_must_have_been_found() {
+        let create = |times| on(Condition::Absent, op(1, Kind::Put, None, times));
+        let first = || op(0, Kind::Put, None, (0, 1));
+        // At the same time both may find nothing.
+        assert_eq!(
+            found(&[first(), create((0, 3))], &[0, 1]),
+            Vec::<String>::new()
+        );
+        assert!(found(&[first(), create((2, 3))], &[1])[0].contains("is lost"));
+        let both = found(&[first(), create((2, 3))], &[0, 1]);
+        assert!(
+            both.iter().any(|v| v.contains("is all there is")),
+            "{both:?}"
+        );
+        // One that was removed before may well be gone; it must then not stand beside.
+        let removed = || unknown(op(2, Kind::Delete, Some(&[0]), (1, 2)));
+        let history = [first(), create((4, 5)), removed()];
+        assert_eq!(found(&history, &[1]), Vec::<String>::new());
+        assert!(found(&history, &[0, 1])[0].contains("removed it"));
+        // Who learnt of it only by what it replaced is no excuse.
+        let later = op(2, Kind::Put, Some(&[1]), (6, 7));
+        assert!(!found(&[first(), create((2, 3)), later], &[2]).is_empty());
+        // A quorum that need not meet the put's says nothing.
+        let mut alone = create((2, 3));
+        alone.quorum = (2, 1);
+        assert_eq!(found(&[first(), alone], &[0, 1]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_condition_on_one_value_excuses_the_loss_of_that_one_alone() {
+        let history = |named: &[u64]| {
+            [
+                op(0, Kind::Put, None, (0, 1)),
+                op(1, Kind::Put, None, (0, 1)),
+                on(
+                    Condition::One(named.to_vec()),
+                    op(2, Kind::Put, None, (0, 3)),
+                ),
+            ]
+        };
+        assert_eq!(found(&history(&[0]), &[1, 2]), Vec::<String>::new());
+        assert!(found(&history(&[0]), &[2])[0].contains("put 1 was acknowledged and is lost"));
+        assert!(found(&history(&[0]), &[0, 1, 2])[0].contains("removed it"));
+        // Named both, it may have found either.
+        assert_eq!(found(&history(&[0, 1]), &[0, 2]), Vec::<String>::new());
+        assert_eq!(found(&history(&[0, 1]), &[1, 2]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_condition_of_presence_removes_whatever_it_found() {
+        let replace = |times| on(Condition::Present, op(1, Kind::Put, None, times));
+        let first = || op(0, Kind::Put, None, (0, 1));
+        assert_eq!(
+            found(&[first(), replace((2, 3))], &[1]),
+            Vec::<String>::new()
+        );
+        assert!(!found(&[first(), replace((2, 3))], &[0, 1]).is_empty());
+        assert_eq!(
+            found(&[first(), replace((0, 3))], &[0, 1]),
+            Vec::<String>::new()
+        );
+        assert!(found(&[replace((0, 3))], &[1])[0].contains("nobody had put any"));
+        // One of unknown outcome may have come about after its client had given it up.
+        let late = [op(0, Kind::Put, None, (4, 5)), unknown(replace((2, 3)))];
+        assert_eq!(found(&late, &[1]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_refusal_must_be_true_as_well() {
+        let put = |id, condition| refused(on(condition, op(id, Kind::Put, None, (2, 3))));
+        let first = || op(0, Kind::Put, None, (0, 1));
+        let absent = found(&[first(), put(1, Condition::Present)], &[0]);
+        assert!(absent[0].contains("[] is all there is"), "{absent:?}");
+        assert!(found(&[put(1, Condition::Absent)], &[])[0].contains("nobody had put any"));
+        assert_eq!(
+            found(&[first(), put(1, Condition::Absent)], &[0]),
+            Vec::<String>::new()
+        );
+        assert_eq!(
+            found(&[put(1, Condition::Present)], &[]),
+            Vec::<String>::new()
+        );
     }
 }

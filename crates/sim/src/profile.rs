@@ -87,11 +87,13 @@ pub enum Mutant {
     DropUnheard,
     /// A replica that knows of a drop acknowledges writes to what was dropped (against rule R11).
     ServeTheDropped,
+    /// Puts are made whether their conditions hold or not.
+    IgnoreConditions,
 }
 
 impl Mutant {
     /// Every mutant.
-    pub const ALL: [Mutant; 9] = [
+    pub const ALL: [Mutant; 10] = [
         Mutant::DropContexts,
         Mutant::ReuseCounter,
         Mutant::AckBeforeSync,
@@ -101,5 +103,6 @@ impl Mutant {
         Mutant::GreedyContext,
         Mutant::DropUnheard,
         Mutant::ServeTheDropped,
+        Mutant::IgnoreConditions,
     ];
 }

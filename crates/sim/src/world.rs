@@ -462,6 +462,9 @@ impl World {
                 }
                 let client = (caller % self.clients.len() as u64) as usize;
                 let id = caller / self.clients.len() as u64;
+                let Some(answer) = self.open_account(client, id, answer) else {
+                    return;
+                };
                 self.check_copies(client, id, &answer);
                 let answer = self.mutate_answer(client, answer);
                 let delay = self.delay();

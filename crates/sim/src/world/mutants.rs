@@ -7,6 +7,7 @@ impl World {
         match (self.profile.mutant, &mut request) {
             (Some(Mutant::DropContexts), Request::Put(put)) => put.context = None,
             (Some(Mutant::GreedyContext), Request::Put(put)) => put.options.return_body = true,
+            (Some(Mutant::IgnoreConditions), Request::Put(put)) => put.condition = None,
             (Some(Mutant::ReadOne), Request::Get(get)) if !self.healing => {
                 get.options.r = Some(Quorum::Count(1));
             }

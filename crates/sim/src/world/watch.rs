@@ -1,5 +1,7 @@
 //! What is checked while the cluster runs, from outside the nodes.
 
+use quorate_protocol::ReplicaAccount;
+
 use super::*;
 
 impl World {
@@ -25,6 +27,54 @@ impl World {
                     .push(format!("dot {dot} names two writes: it was minted twice"));
             }
         }
+    }
+
+    /// The answer without its account, which must be there exactly if the client asked for one and the request was
+    /// accepted, and must be of this request. `None` if there is no answer in it.
+    pub(super) fn open_account(
+        &mut self,
+        client: usize,
+        id: u64,
+        answer: Answer,
+    ) -> Option<Answer> {
+        let busy = self.clients[client].busy.as_ref().filter(|op| op.id == id);
+        let (asked, key) = (self.clients[client].explains, busy.map(|op| op.key.clone()));
+        let Answer::Explained(explained) = answer else {
+            let done = matches!(
+                answer,
+                Answer::Stored { .. } | Answer::Found { .. } | Answer::Absent | Answer::Deleted
+            );
+            if key.is_some() && asked && done {
+                self.violations
+                    .push(format!("operation {id} asked for an account and got none"));
+            }
+            return Some(answer);
+        };
+        let (answer, account) = match explained.open() {
+            Ok(opened) => opened,
+            Err(why) => {
+                self.violations.push(format!("operation {id}: {why}"));
+                return None;
+            }
+        };
+        if let Some(key) = key {
+            let replicas: Vec<String> = self
+                .seats_of(&key)
+                .into_iter()
+                .map(|seat| format!("node-{seat}"))
+                .collect();
+            let named: Vec<&String> = account.replicas.iter().map(|r| &r.node).collect();
+            let ascending = |r: &ReplicaAccount| r.steps.is_sorted_by_key(|s| s.at_us);
+            if !asked
+                || named != replicas.iter().collect::<Vec<_>>()
+                || !account.replicas.iter().all(ascending)
+            {
+                self.violations.push(format!(
+                    "operation {id} got an account that is not its own: {account:?}"
+                ));
+            }
+        }
+        Some(answer)
     }
 
     /// An acknowledged write is on the disks of as many replicas as its client asked for, now and not a moment later: its
@@ -62,30 +112,28 @@ impl World {
             return;
         }
         let (key, w) = (op.key.clone(), op.quorum.0);
-        let seen = match (&op.kind, &op.seen) {
-            // A delete without a context read first: what that must have found is removed, or was already.
-            (Kind::Delete, None) => {
-                let puts = self.history.iter().filter(|put| {
-                    let must_be_found = put.quorum.0 + op.quorum.1 > self.n;
-                    put.kind == Kind::Put
-                        && put.acknowledged()
-                        && put.end < op.start
-                        && must_be_found
-                });
-                Some(puts.map(|put| put.id).collect())
-            }
-            (_, seen) => seen.clone(),
-        };
+        let mut seen = op.seen.clone().unwrap_or_default();
+        // What a write that read first must have found is removed, or was already.
+        if op.reads_first() {
+            let puts = self.history.iter().filter(|put| {
+                let must_be_found = put.quorum.0 + op.quorum.1 > self.n;
+                put.kind == Kind::Put
+                    && put.key == op.key
+                    && put.acknowledged()
+                    && put.end < op.start
+                    && must_be_found
+            });
+            seen.extend(puts.map(|put| put.id));
+        }
         // What was seen in one life of the bucket need not be removed in the next.
-        let seen = seen.filter(|_| self.drops() == 0);
+        if self.drops() > 0 {
+            seen.clear();
+        }
         let mut removed: Vec<Dot> = Vec::new();
         for (dot, (at, payload)) in &self.dots {
             let value = decode_value(payload).ok().map(|v| v.data);
             let value = value.and_then(|v| std::str::from_utf8(&v).ok()?.parse::<u64>().ok());
-            let was_seen = seen
-                .as_ref()
-                .zip(value)
-                .is_some_and(|(s, v)| s.contains(&v));
+            let was_seen = value.is_some_and(|value| seen.contains(&value));
             if was_seen && at == key.as_bytes() {
                 removed.push(*dot);
             }
