@@ -10,7 +10,7 @@ use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use quorate_protocol::{Answer, Shown, Value};
+use quorate_protocol::{Account, Answer, Shown, Value};
 
 use crate::accept;
 use crate::headers::{CONTEXT, META_PREFIX, encode_context};
@@ -25,16 +25,18 @@ const UNSHOWN_META: HeaderName = HeaderName::from_static("quorate-unshown-meta")
 
 const OCTET_STREAM: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
-/// The response to a request on a key. `headers` are the request's: they choose between forms.
+/// The response to a request on a key. `headers` are the request's: they choose between forms. A document that can carry
+/// the account carries it.
 pub(crate) fn respond(
     operation: Operation,
     headers: &HeaderMap,
     answer: Answer,
+    account: Option<&Account>,
 ) -> Result<Response, Problem> {
     match (operation, answer) {
         (Operation::Put, Answer::Stored { context }) => Ok(stored(&context)),
         (_, Answer::Found { siblings, context }) if operation != Operation::Delete => {
-            found(operation, headers, siblings, &context)
+            found(operation, headers, siblings, &context, account)
         }
         (Operation::Get, Answer::Absent) => Err(absent()),
         // Nothing was there to remove: what was asked for holds.
@@ -83,13 +85,14 @@ fn found(
     headers: &HeaderMap,
     mut siblings: Vec<Shown>,
     context: &Bytes,
+    account: Option<&Account>,
 ) -> Result<Response, Problem> {
     let mut response = match (siblings.pop(), siblings.is_empty()) {
         (None, _) => return Err(absent()),
         (Some(only), true) => one(operation, headers, only),
         (Some(last), false) => {
             siblings.push(last);
-            several(operation, headers, siblings, context)
+            several(operation, headers, siblings, context, account)
         }
     };
     put_context(response.headers_mut(), context);
@@ -124,9 +127,10 @@ fn several(
     headers: &HeaderMap,
     siblings: Vec<Shown>,
     context: &[u8],
+    account: Option<&Account>,
 ) -> Response {
     let count = siblings.len();
-    let document = Document::new(accept::preferred(headers), siblings, context);
+    let document = Document::new(accept::preferred(headers), siblings, context, account);
     let mut response = Response::new(Body::empty());
     *response.status_mut() = match operation {
         Operation::Put => StatusCode::OK,
@@ -180,7 +184,7 @@ fn contain(headers: &mut HeaderMap) {
 
 /// A strong entity tag. A dot names one write and so one sequence of bytes; a key with siblings has no single
 /// sequence and gets no tag.
-fn entity_tag(dot: &str) -> String {
+pub(crate) fn entity_tag(dot: &str) -> String {
     let is_plain = !dot.is_empty()
         && dot
             .bytes()

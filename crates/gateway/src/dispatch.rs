@@ -10,7 +10,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, He
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse, Response};
-use quorate_protocol::{Delete, Get, Header, Put, Request, Value};
+use quorate_protocol::{Answer, Condition, Delete, Get, Header, Put, Request, Value};
 use tracing::Instrument as _;
 
 use crate::buckets::{self, BucketPath};
@@ -18,7 +18,7 @@ use crate::key_path::{KeyPath, Target};
 use crate::params::{self, Operation, Params};
 use crate::problem::{Kind, Problem};
 use crate::request_id::{self, REQUEST_ID};
-use crate::{Backend, Limits, answers, body, headers, trace};
+use crate::{Backend, Limits, answers, body, conditions, explain, headers, trace};
 
 const KEY_METHODS: &str = "GET, HEAD, PUT, DELETE";
 const PROBE_METHODS: &str = "GET, HEAD";
@@ -145,6 +145,7 @@ async fn on_key<B: Backend>(
         params,
         described,
         context,
+        condition,
     } = match asked {
         Ok(asked) => asked,
         Err(problem) => {
@@ -166,7 +167,7 @@ async fn on_key<B: Backend>(
             bucket,
             key,
             context,
-            condition: None,
+            condition,
             options,
         }),
         Operation::Put => {
@@ -190,7 +191,7 @@ async fn on_key<B: Backend>(
                     meta: described.meta,
                 },
                 context,
-                condition: None,
+                condition,
                 options,
             })
         }
@@ -201,7 +202,31 @@ async fn on_key<B: Backend>(
         ..Header::default()
     };
     let answer = gateway.backend.call(header, request).await;
-    answers::respond(operation, &parts.headers, answer)
+    let (answer, account) = match answer {
+        Answer::Explained(explained) => match explained.open() {
+            Ok((answer, account)) => (answer, Some(account)),
+            Err(why) => {
+                tracing::error!(why, "an explained answer that cannot be opened");
+                return Err(Problem::new(
+                    Kind::Internal,
+                    "The answer cannot be read. This is a defect; whether anything was changed is unknown.",
+                ));
+            }
+        },
+        answer => (answer, None),
+    };
+    let response = answers::respond(operation, &parts.headers, answer, account.as_ref());
+    let Some(account) = account else {
+        return response;
+    };
+    // What went wrong is explained too; then most of all.
+    let mut response = response.unwrap_or_else(|problem| {
+        let problem = problem.with("explain", explain::member(&account));
+        problem.into_response()
+    });
+    let header = explain::header(&account);
+    response.headers_mut().insert(explain::EXPLAIN, header);
+    Ok(response)
 }
 
 /// A client that waits for leave to send its body has not sent it: there is nothing to throw away, and reading would
@@ -219,6 +244,7 @@ struct Asked {
     params: Params,
     described: headers::Described,
     context: Option<bytes::Bytes>,
+    condition: Option<Condition>,
 }
 
 impl Asked {
@@ -248,12 +274,20 @@ impl Asked {
                 headers::context(&parts.headers)?,
             ),
         };
+        let condition = match operation {
+            Operation::Get => None,
+            Operation::Put | Operation::Delete => conditions::of(&parts.headers)?,
+        };
+        if operation == Operation::Put && condition.is_none() {
+            params.refuse_reading()?;
+        }
         Ok(Asked {
             operation,
             target,
             params,
             described,
             context,
+            condition,
         })
     }
 }

@@ -3,7 +3,7 @@
 use axum::http::HeaderMap;
 use axum::http::header::{
     CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, IF_MATCH,
-    IF_NONE_MATCH, IF_UNMODIFIED_SINCE,
+    IF_UNMODIFIED_SINCE,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -98,16 +98,17 @@ pub(crate) fn encode_context(context: &[u8]) -> String {
 /// Refuses what would change the meaning of a request if it were passed over.
 pub(crate) fn refuse_unsupported(operation: Operation, headers: &HeaderMap) -> Result<(), Problem> {
     let conditions: &[HeaderName] = match operation {
-        // A get evaluates If-None-Match.
+        // A get evaluates If-None-Match, and a write both.
         Operation::Get => &[IF_MATCH],
-        Operation::Put | Operation::Delete => &[IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE],
+        Operation::Put | Operation::Delete => &[IF_UNMODIFIED_SINCE],
     };
     if let Some(condition) = conditions.iter().find(|name| headers.contains_key(*name)) {
         return Err(Problem::new(
             Kind::NotYet,
             format!(
                 "The condition '{condition}' is not evaluated for this method yet, and nothing was done without it. \
-                 To replace just what was read, send its context as 'quorate-context'."
+                 To replace just what was read, send its context as 'quorate-context', or its ETag with a write as \
+                 'if-match'."
             ),
         ));
     }
@@ -260,9 +261,11 @@ mod tests {
             (Put, "content-encoding", "Identity", None),
             (Get, "content-encoding", "gzip", None),
             (Put, "content-range", "bytes 0-1/2", Some(Kind::Malformed)),
-            (Put, "if-match", "\"a\"", Some(Kind::NotYet)),
-            (Put, "if-none-match", "*", Some(Kind::NotYet)),
-            (Delete, "if-match", "*", Some(Kind::NotYet)),
+            (Put, "if-unmodified-since", "x", Some(Kind::NotYet)),
+            (Delete, "if-unmodified-since", "x", Some(Kind::NotYet)),
+            (Put, "if-match", "\"a\"", None),
+            (Put, "if-none-match", "*", None),
+            (Delete, "if-match", "*", None),
             (Get, "if-match", "*", Some(Kind::NotYet)),
             (Get, "if-none-match", "*", None),
         ] {

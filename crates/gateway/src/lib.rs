@@ -9,9 +9,9 @@
 //!
 //! | request | answers |
 //! |---|---|
-//! | `PUT /v1/buckets/B/keys/K` | 204, or 200 with `return_body=true` |
+//! | `PUT /v1/buckets/B/keys/K` | 204, or 200 with `return_body=true`; 412 if a condition does not hold |
 //! | `GET`, `HEAD /v1/buckets/B/keys/K` | 200, 300 with siblings, 304, 404 |
-//! | `DELETE /v1/buckets/B/keys/K` | 204 |
+//! | `DELETE /v1/buckets/B/keys/K` | 204; 412 if a condition does not hold |
 //! | `GET /v1/buckets` | 200 with every bucket that was created |
 //! | `GET`, `HEAD`, `PUT /v1/buckets/B` | 200 with its properties |
 //! | `DELETE /v1/buckets/B?confirm=B` | 204: the bucket and everything in it is dropped |
@@ -49,7 +49,9 @@ mod accept;
 mod answers;
 mod body;
 mod buckets;
+mod conditions;
 mod dispatch;
+mod explain;
 mod headers;
 mod key_path;
 mod params;

@@ -66,15 +66,14 @@ const fn parameter(name: Name, text: &'static str, of: &'static [Operation]) -> 
 }
 
 const ANY: &[Operation] = &[Operation::Get, Operation::Put, Operation::Delete];
-// A delete without a context reads first, so it takes the quorums of both.
-const READING: &[Operation] = &[Operation::Get, Operation::Delete];
+// A delete without a context, and any write with a condition, reads first, so it takes the quorums of both.
 const WRITING: &[Operation] = &[Operation::Put, Operation::Delete];
 const PUTTING: &[Operation] = &[Operation::Put];
 
 const PARAMETERS: [Parameter; 10] = [
-    parameter(Name::R, "r", READING),
+    parameter(Name::R, "r", ANY),
     parameter(Name::W, "w", WRITING),
-    parameter(Name::Pr, "pr", READING),
+    parameter(Name::Pr, "pr", ANY),
     parameter(Name::Pw, "pw", WRITING),
     parameter(Name::Dw, "dw", WRITING),
     parameter(Name::Timeout, "timeout", ANY),
@@ -105,6 +104,11 @@ pub(crate) enum ParamError {
         method: &'static str,
         valid: Vec<&'static str>,
     },
+    #[error(
+        "The parameter '{name}' would do nothing: a PUT without a condition reads nothing. Leave it out, or send the \
+         condition ('if-match' or 'if-none-match')."
+    )]
+    ReadsNothing { name: &'static str },
     #[error("The parameter '{name}' is given more than once; give it once.")]
     Repeated { name: &'static str },
     #[error("The parameter '{name}' cannot be read: '{value}' is not {expected}.")]
@@ -169,6 +173,7 @@ impl From<ParamError> for Problem {
                 problem.with("parameter", name).with("valid", valid)
             }
             ParamError::Repeated { name }
+            | ParamError::ReadsNothing { name }
             | ParamError::Malformed { name, .. }
             | ParamError::Impossible { name, .. }
             | ParamError::NotYet { name, .. } => problem.with("parameter", name),
@@ -244,6 +249,17 @@ pub(crate) fn none(query: Option<&str>, known: &[&'static str]) -> Result<Option
     Ok(found)
 }
 
+impl Params {
+    /// Refuses what would be passed over by a put without a condition, which does not read.
+    pub(crate) fn refuse_reading(&self) -> Result<(), ParamError> {
+        match (self.options.r, self.options.pr) {
+            (Some(_), _) => Err(ParamError::ReadsNothing { name: "r" }),
+            (_, Some(_)) => Err(ParamError::ReadsNothing { name: "pr" }),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
 fn form_decode(text: &str) -> Result<String, ParamError> {
     percent::decode(&text.replace('+', " ")).map_err(ParamError::Undecodable)
 }
@@ -268,14 +284,7 @@ fn apply(params: &mut Params, parameter: &Parameter, value: &str) -> Result<(), 
                 });
             }
         }
-        Name::Explain => {
-            if boolean(name, value)? {
-                return Err(ParamError::NotYet {
-                    name,
-                    why: "leave it out",
-                });
-            }
-        }
+        Name::Explain => options.explain = boolean(name, value)?,
         Name::Ttl => {
             duration(name, value)?;
             return Err(ParamError::NotYet {
@@ -502,8 +511,6 @@ mod tests {
             (Operation::Get, "dw=1"),
             (Operation::Get, "return_body=true"),
             (Operation::Get, "ttl=1h"),
-            (Operation::Put, "r=1"),
-            (Operation::Put, "pr=1"),
             (Operation::Delete, "return_body=true"),
         ] {
             assert!(
@@ -517,8 +524,19 @@ mod tests {
     }
 
     #[test]
+    fn a_put_that_reads_nothing_takes_no_quorum_to_read() {
+        for (query, named) in [("r=1", "r"), ("pr=0", "pr"), ("pr=1&r=1", "r")] {
+            let params = parse(Operation::Put, Some(query)).expect("with a condition it may");
+            let error = params.refuse_reading().unwrap_err();
+            assert_eq!(error, ParamError::ReadsNothing { name: named });
+        }
+        let params = parse(Operation::Put, Some("w=1&explain=true")).unwrap();
+        assert!(params.options.explain && params.refuse_reading().is_ok());
+    }
+
+    #[test]
     fn what_does_not_exist_yet_says_so() {
-        for query in ["sloppy=true", "explain=true", "ttl=1h"] {
+        for query in ["sloppy=true", "ttl=1h"] {
             assert_eq!(status(Operation::Put, query), Kind::NotYet, "{query}");
         }
         for query in [

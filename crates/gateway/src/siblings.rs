@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::stream;
-use quorate_protocol::{Shown, Value};
+use quorate_protocol::{Account, Shown, Value};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::accept::Form;
@@ -55,9 +55,14 @@ impl Piece {
 
 impl Document {
     /// The siblings and what removes them, in the form asked for.
-    pub(crate) fn new(form: Form, siblings: Vec<Shown>, context: &[u8]) -> Self {
+    pub(crate) fn new(
+        form: Form,
+        siblings: Vec<Shown>,
+        context: &[u8],
+        account: Option<&Account>,
+    ) -> Self {
         match form {
-            Form::Json => json(siblings, context),
+            Form::Json => json(siblings, context, account),
             Form::Multipart => {
                 let boundary = format!("quorate-{:016x}{:016x}", random(), random());
                 multipart(siblings, &boundary)
@@ -80,8 +85,8 @@ impl Document {
 }
 
 /// `{"context", "siblings": [{"value_base64", "content_type", "meta", "dot"}]}`: base64url without padding for the
-/// context, as in the header; base64 with padding for values.
-fn json(siblings: Vec<Shown>, context: &[u8]) -> Document {
+/// context, as in the header; base64 with padding for values. Where an account was asked for, it comes last, as `explain`.
+fn json(siblings: Vec<Shown>, context: &[u8], account: Option<&Account>) -> Document {
     let mut pieces = Vec::with_capacity(siblings.len() * 2 + 1);
     let mut text = format!(r#"{{"context":"{}","siblings":["#, encode_context(context));
     for (at, Shown { dot, value }) in siblings.into_iter().enumerate() {
@@ -103,7 +108,12 @@ fn json(siblings: Vec<Shown>, context: &[u8]) -> Document {
         text.push_str(&to_json(&dot));
         text.push('}');
     }
-    text.push_str("]}");
+    text.push(']');
+    if let Some(account) = account {
+        text.push_str(r#","explain":"#);
+        text.push_str(&to_json(account));
+    }
+    text.push('}');
     pieces.push(Piece::AsIs(text.into()));
     Document {
         media_type: HeaderValue::from_static("application/json"),
@@ -199,7 +209,7 @@ mod tests {
             shown("b:2", "", None),
         ];
         assert_eq!(
-            text(json(siblings, &[255, 254])),
+            text(json(siblings, &[255, 254], None)),
             concat!(
                 r#"{"context":"__4","siblings":["#,
                 r#"{"value_base64":"b25l","content_type":"text/plain","meta":{"b":"2","a":"\"1\""},"dot":"a:1"},"#,
@@ -221,7 +231,7 @@ mod tests {
             3 * BASE64_PIECE + 2,
         ] {
             let data: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
-            let document = text(json(vec![shown("a:1", data.clone(), None)], b"c"));
+            let document = text(json(vec![shown("a:1", data.clone(), None)], b"c", None));
             let parsed: serde_json::Value = serde_json::from_str(&document).unwrap();
             let value = parsed["siblings"][0]["value_base64"].as_str().unwrap();
             assert_eq!(STANDARD.decode(value).unwrap(), data);

@@ -11,7 +11,7 @@ use common::{Http, Store, VALUE_BYTES_MAX};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use proptest::prelude::*;
 use quorate_protocol::{
-    Answer, Description, Options, Quorum, Refusal, Request, Shown, Trace, Unmet, Value,
+    Answer, Condition, Description, Options, Quorum, Refusal, Request, Shown, Trace, Unmet, Value,
 };
 use serde_json::json;
 
@@ -224,14 +224,14 @@ async fn not_modified() {
 async fn conditions_that_are_not_evaluated_are_refused() {
     let http = Http::new();
     for (method, name, value) in [
-        ("PUT", "if-match", "\"a\""),
-        ("PUT", "if-none-match", "*"),
+        ("PUT", "if-none-match", "\"a\""),
+        ("DELETE", "if-none-match", "\"a\""),
+        ("DELETE", "if-unmodified-since", "now"),
         (
             "PUT",
             "if-unmodified-since",
             "Thu, 01 Jan 1970 00:00:00 GMT",
         ),
-        ("DELETE", "if-match", "*"),
         ("GET", "if-match", "*"),
     ] {
         http.ask(method, KEY, &[(name, value)], "x")
@@ -239,6 +239,144 @@ async fn conditions_that_are_not_evaluated_are_refused() {
             .problem(422, "not-yet");
     }
     assert!(http.store.calls().is_empty());
+}
+
+#[tokio::test]
+async fn writes_on_a_condition() {
+    let http = Http::new();
+    let ask = async |method: &str, name: &str, value: &str, body: &str| {
+        http.ask(method, KEY, &[(name, value)], body).await
+    };
+    let absent = ask("PUT", "if-match", "*", "x").await;
+    absent.problem(412, "condition-failed");
+    let none = ask("DELETE", "if-match", "\"00000001:1\"", "").await;
+    none.problem(412, "condition-failed");
+
+    ask("PUT", "if-none-match", "*", "one").await.is(204);
+    let again = ask("PUT", "if-none-match", "*", "two").await;
+    let problem = again.problem(412, "condition-failed");
+    assert!(
+        problem["detail"].as_str().unwrap().contains("00000001:1"),
+        "{problem}"
+    );
+    assert!(!again.headers.contains_key("retry-after"));
+    let get = http.get(KEY).await;
+    assert_eq!(&get.body[..], b"one");
+
+    // The tag of an answer replaces just that, and once. A weak one never does.
+    let tag = get.header("etag").to_owned();
+    ask("PUT", "if-match", &format!("W/{tag}"), "x")
+        .await
+        .problem(412, "condition-failed");
+    let several = format!("\"other\", {tag}");
+    ask("PUT", "if-match", &several, "two").await.is(204);
+    ask("PUT", "if-match", &tag, "x")
+        .await
+        .problem(412, "condition-failed");
+    ask("DELETE", "if-match", &tag, "")
+        .await
+        .problem(412, "condition-failed");
+    assert_eq!(&http.get(KEY).await.body[..], b"two");
+
+    // Siblings have no tag that would match; all of them are something.
+    http.put(KEY, "three").await.is(204);
+    ask("PUT", "if-match", "\"00000001:2\", \"00000001:3\"", "x")
+        .await
+        .problem(412, "condition-failed");
+    ask("PUT", "if-match", "*", "four").await.is(204);
+    assert_eq!(&http.get(KEY).await.is(200).body[..], b"four");
+    ask("DELETE", "if-none-match", "*", "")
+        .await
+        .problem(412, "condition-failed");
+    ask("DELETE", "if-match", "*", "").await.is(204);
+    http.get(KEY).await.problem(404, "absent");
+}
+
+#[tokio::test]
+async fn a_condition_reads_and_so_takes_the_quorums_of_a_read() {
+    let http = Http::new();
+    let path = format!("{KEY}?r=all&pr=1&w=1");
+    let on = [("if-none-match", "*")];
+    http.ask("PUT", &path, &on, "x").await.is(204);
+    let (_, Request::Put(put)) = http.store.last_call() else {
+        panic!("not a put");
+    };
+    assert_eq!(put.condition, Some(Condition::Absent));
+    assert_eq!(
+        (put.options.r, put.options.pr),
+        (Some(Quorum::All), Some(Quorum::Count(1)))
+    );
+    let calls = http.store.calls().len();
+    let ignored = http.put(&path, "x").await;
+    let problem = ignored.problem(400, "bad-parameter");
+    assert_eq!(problem["parameter"], "r");
+    for (name, value, status, slug) in [
+        ("if-match", "00000001:1", 400, "malformed"),
+        ("if-match", "", 400, "malformed"),
+        ("if-none-match", "none", 400, "malformed"),
+    ] {
+        for method in ["PUT", "DELETE"] {
+            let reply = http.ask(method, KEY, &[(name, value)], "x").await;
+            reply.problem(status, slug);
+        }
+    }
+    let both = [("if-match", "*"), ("if-none-match", "*")];
+    http.ask("PUT", KEY, &both, "x")
+        .await
+        .problem(422, "impossible");
+    assert_eq!(http.store.calls().len(), calls);
+}
+
+#[tokio::test]
+async fn what_is_asked_to_explain_itself_does() {
+    let http = Http::new();
+    let path = format!("{KEY}?explain=true");
+    let told = |reply: &common::Reply| {
+        let header = reply.header("quorate-explain");
+        let json: serde_json::Value = serde_json::from_str(header).unwrap();
+        assert_eq!(json["coordinator"], "node-1");
+        assert_eq!(json["needed"][0], "r=2 of 3");
+        assert_eq!(json["replicas"][0]["region"], "\u{e9}t\u{e9}");
+        assert!(header.is_ascii());
+        json
+    };
+    // Also where nothing is, and in the document that says so.
+    let absent = http.get(&path).await;
+    let problem = absent.problem(404, "absent");
+    assert_eq!(problem["explain"], told(&absent));
+    let refused = http.ask("PUT", &path, &[("if-match", "*")], "x").await;
+    let problem = refused.problem(412, "condition-failed");
+    assert_eq!(problem["explain"], told(&refused));
+
+    let put = http.put(&path, "one").await;
+    told(put.is(204));
+    let get = http.get(&path).await;
+    told(get.is(200));
+    assert_eq!(&get.body[..], b"one");
+    let head = http.ask("HEAD", &path, &[], "").await;
+    told(head.is(200));
+    let tag = get.header("etag");
+    let known = http.ask("GET", &path, &[("if-none-match", tag)], "").await;
+    told(known.is(304));
+
+    http.put(KEY, "two").await.is(204);
+    let siblings = http.get(&path).await;
+    siblings.is(300);
+    assert_eq!(siblings.json()["explain"], told(&siblings));
+    assert_eq!(
+        siblings.header("content-length"),
+        siblings.body.len().to_string()
+    );
+    let accept = [("accept", "multipart/mixed")];
+    let parts = http.ask("GET", &path, &accept, "").await;
+    told(parts.is(300));
+    let gone = http.ask("DELETE", &path, &[], "").await;
+    told(gone.is(204));
+
+    // Who does not ask is not told.
+    let get = http.get(KEY).await;
+    assert!(!get.headers.contains_key("quorate-explain"));
+    assert!(get.json().get("explain").is_none());
 }
 
 #[tokio::test]
@@ -338,7 +476,8 @@ async fn every_mistake_in_a_parameter_is_refused_by_name() {
         ("PUT", "timeout=1h30m", 422, "impossible", "timeout"),
         ("PUT", "sloppy=true", 422, "not-yet", "sloppy"),
         ("PUT", "ttl=1h", 422, "not-yet", "ttl"),
-        ("GET", "explain=true", 422, "not-yet", "explain"),
+        ("GET", "explain=yes", 400, "bad-parameter", "explain"),
+        ("PUT", "pr=0", 400, "bad-parameter", "pr"),
     ] {
         let reply = http.ask(method, &format!("{KEY}?{query}"), &[], "x").await;
         let problem = reply.problem(status, slug);
@@ -779,7 +918,7 @@ proptest! {
         path in "[!-~]{0,40}",
         query in "(r|w|timeout|sloppy|=|&|%|[!-\"$-~]){0,20}",
         method in "GET|HEAD|PUT|DELETE|POST",
-        name in "quorate-context|quorate-meta-[a-z]{0,3}|accept|if-none-match|traceparent|content-type",
+        name in "quorate-context|quorate-meta-[a-z]{0,3}|accept|if-none-match|if-match|traceparent|content-type",
         value in proptest::collection::vec(32u8..=255, 0..60),
     ) {
         let path = path.replace(['?', '#'], "/");

@@ -10,7 +10,9 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request as HttpRequest, StatusCode};
 use bytes::Bytes;
 use quorate_gateway::{Backend, Limits, router};
-use quorate_protocol::{Answer, Header, Refusal, Request, Shown, Value};
+use quorate_protocol::{
+    Account, Answer, Condition, Explained, Header, Refusal, ReplicaAccount, Request, Shown, Value,
+};
 use serde_json::Value as Json;
 use tower::ServiceExt as _;
 
@@ -104,16 +106,51 @@ fn show(bucket: &str, key: &str, values: &[(u64, Value)]) -> Answer {
     }
 }
 
+/// Whether a condition holds; siblings match no dot.
+fn check(condition: Option<&Condition>, values: &[(u64, Value)]) -> Result<(), Refusal> {
+    let live: Vec<String> = values
+        .iter()
+        .map(|(dot, _)| format!("00000001:{dot}"))
+        .collect();
+    let holds = match (condition, &live[..]) {
+        (None, _) => true,
+        (Some(Condition::Absent), live) => live.is_empty(),
+        (Some(Condition::Present), live) => !live.is_empty(),
+        (Some(Condition::Dots(dots)), [only]) => dots.contains(only),
+        (Some(Condition::Dots(_)), _) => false,
+    };
+    match holds {
+        true => Ok(()),
+        false => Err(Refusal::ConditionFailed(format!("the key holds {live:?}"))),
+    }
+}
+
+/// An account as a coordinator would give it.
+pub(crate) fn account() -> Account {
+    Account {
+        coordinator: "node-1".to_owned(),
+        needed: vec!["r=2 of 3".to_owned()],
+        replicas: vec![ReplicaAccount {
+            node: "node-1".to_owned(),
+            region: "\u{e9}t\u{e9}".to_owned(),
+            up: true,
+            steps: Vec::new(),
+        }],
+        ..Account::default()
+    }
+}
+
 impl State {
     fn answer(&mut self, request: Request) -> Result<Answer, Refusal> {
         match request {
             Request::Put(put) => {
                 let seen = dots_of(&put.bucket, &put.key, put.context.as_ref())?;
-                self.last_dot += 1;
-                let dot = self.last_dot;
                 let at = (put.bucket.clone(), put.key.clone());
                 let values = self.keys.entry(at).or_default();
-                values.retain(|(dot, _)| !seen.contains(dot));
+                check(put.condition.as_ref(), values)?;
+                self.last_dot += 1;
+                let dot = self.last_dot;
+                values.retain(|(dot, _)| put.condition.is_none() && !seen.contains(dot));
                 values.push((dot, put.value));
                 Ok(if put.options.return_body {
                     show(&put.bucket, &put.key, values)
@@ -131,6 +168,7 @@ impl State {
                 let seen = dots_of(&delete.bucket, &delete.key, delete.context.as_ref())?;
                 let at = (delete.bucket, delete.key);
                 let values = self.keys.entry(at).or_default();
+                check(delete.condition.as_ref(), values)?;
                 values.retain(|(dot, _)| delete.context.is_some() && !seen.contains(dot));
                 Ok(Answer::Deleted)
             }
@@ -151,7 +189,14 @@ impl Backend for Store {
         state.calls.push((header, request.clone()));
         match state.scripted.clone() {
             Some(answer) => answer,
-            None => state.answer(request).unwrap_or_else(Answer::Refused),
+            None => {
+                let explains = request.explains();
+                let answer = state.answer(request).unwrap_or_else(Answer::Refused);
+                match explains {
+                    true => Answer::Explained(Explained::new(&answer, account())),
+                    false => answer,
+                }
+            }
         }
     }
 
