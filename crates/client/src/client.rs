@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::{ClientConfig, ConfigError};
 use crate::error::Error;
+use crate::explain::Explained;
 use crate::link::{Link, Open};
 use crate::requests::{DeleteRequest, GetRequest, PutRequest};
 use crate::routing::{Journey, Outcome, Routes};
@@ -163,19 +164,42 @@ impl Client {
     }
 
     /// Carries any request; without a `timeout` it has the cluster's default. Returns half a second after the timeout at
-    /// the latest.
+    /// the latest. If the request asks for an account, that is left out: see [`Client::call_explained`].
     ///
     /// # Errors
     ///
     /// Refusals and unmet quorums are errors here; see [`Error`].
     pub async fn call(&self, request: Request, timeout: Option<Duration>) -> Result<Answer, Error> {
+        self.call_explained(request, timeout).await.result
+    }
+
+    /// The same with the account that the request asks for, also of what failed.
+    pub async fn call_explained(
+        &self,
+        request: Request,
+        timeout: Option<Duration>,
+    ) -> Explained<Answer> {
         let timeout = timeout.unwrap_or(TIMEOUT_DEFAULT);
-        let deadline = Instant::now() + timeout;
-        let shared = &self.shared;
-        let standing = |node: NodeId| shared.links[&node].standing();
-        let candidates = shared.routes.candidates(&request, standing);
+        let standing = |node: NodeId| self.shared.links[&node].standing();
+        let candidates = self.shared.routes.candidates(&request, standing);
         self.warm(&request, candidates.front().copied());
         let mut journey = Journey::new(&request, candidates);
+        let result = self.travel(request, timeout, &mut journey).await;
+        Explained {
+            result,
+            account: journey.account,
+        }
+    }
+
+    /// From node to node until one has answered.
+    async fn travel(
+        &self,
+        request: Request,
+        timeout: Duration,
+        journey: &mut Journey,
+    ) -> Result<Answer, Error> {
+        let deadline = Instant::now() + timeout;
+        let shared = &self.shared;
         while let Some(node) = journey.next() {
             let link = &shared.links[&node];
             let connected = timeout_at(deadline, link.connect(&shared.endpoint)).await;

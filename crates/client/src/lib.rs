@@ -24,6 +24,7 @@ mod buckets;
 mod client;
 mod config;
 mod error;
+mod explain;
 mod link;
 mod requests;
 mod routing;
@@ -31,5 +32,8 @@ mod routing;
 pub use client::{Client, Described};
 pub use config::{ClientConfig, ConfigError};
 pub use error::Error;
-pub use quorate_protocol::{BucketDescription, PropertyChanges, Quorum, Value};
+pub use explain::{ExplainRequest, Explained};
+pub use quorate_protocol::{
+    Account, BucketDescription, Condition, PropertyChanges, Quorum, Value,
+};
 pub use requests::{DeleteRequest, Fetched, GetRequest, PutRequest, Sibling};

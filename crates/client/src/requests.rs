@@ -5,10 +5,13 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_protocol::{Answer, Delete, Get, Options, Put, Quorum, Request, Shown, Value};
+use quorate_protocol::{
+    Answer, Condition, Delete, Get, Options, Put, Quorum, Request, Shown, Value,
+};
 
 use crate::client::Client;
 use crate::error::Error;
+use crate::explain::{ExplainRequest, Explained};
 
 /// The live values of a key.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -28,7 +31,7 @@ pub struct Sibling {
     pub dot: String,
 }
 
-type Pending<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
+type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// A get under construction: await it to send it.
 #[must_use = "a request is sent when it is awaited"]
@@ -71,10 +74,78 @@ macro_rules! quorums {
             self
         }
 
+        /// Asks for an account of how the answer comes about.
+        pub fn explain(mut self) -> ExplainRequest<Self> {
+            self.request.options.explain = true;
+            ExplainRequest(self)
+        }
+
         /// All options at once.
         pub fn options(mut self, options: Options) -> Self {
             self.request.options = options;
             self
+        }
+    };
+}
+
+macro_rules! conditions {
+    () => {
+        /// What must be so for it to happen. A quorum is read first, with `r` and `pr`; if the condition does not hold, nothing
+        /// is changed and the answer is a refusal ([`Refusal::ConditionFailed`](quorate_protocol::Refusal)). Best effort: two
+        /// that race may both find it to hold, and then both are made.
+        pub fn condition(mut self, condition: impl Into<Option<Condition>>) -> Self {
+            self.request.condition = condition.into();
+            self
+        }
+
+        /// Only if the key has no value.
+        pub fn if_absent(self) -> Self {
+            self.condition(Condition::Absent)
+        }
+
+        /// Only if the key has a value, or several; all of them are replaced.
+        pub fn if_present(self) -> Self {
+            self.condition(Condition::Present)
+        }
+
+        /// Only if the key has just one value, and its [`dot`](Sibling::dot) is one of these.
+        pub fn if_dots<D: Into<String>>(self, dots: impl IntoIterator<Item = D>) -> Self {
+            let dots = dots.into_iter().map(Into::into).collect();
+            self.condition(Condition::Dots(dots))
+        }
+    };
+}
+
+/// Sending a request, alone or with its account. `$got` makes of an answer what the request gives.
+macro_rules! awaited {
+    ($name:ident, $variant:ident, $got:ident -> $given:ty) => {
+        impl IntoFuture for $name {
+            type Output = Result<$given, Error>;
+            type IntoFuture = Pending<Self::Output>;
+
+            fn into_future(self) -> Self::IntoFuture {
+                Box::pin(async move {
+                    let request = Request::$variant(self.request);
+                    $got(self.client.call(request, self.timeout).await?)
+                })
+            }
+        }
+
+        impl IntoFuture for ExplainRequest<$name> {
+            type Output = Explained<$given>;
+            type IntoFuture = Pending<Self::Output>;
+
+            fn into_future(self) -> Self::IntoFuture {
+                let asked = self.0;
+                Box::pin(async move {
+                    let request = Request::$variant(asked.request);
+                    let explained = asked.client.call_explained(request, asked.timeout).await;
+                    Explained {
+                        result: explained.result.and_then($got),
+                        account: explained.account,
+                    }
+                })
+            }
         }
     };
 }
@@ -101,25 +172,16 @@ impl GetRequest {
     );
 }
 
-impl IntoFuture for GetRequest {
-    type Output = Result<Option<Fetched>, Error>;
-    type IntoFuture = Pending<Option<Fetched>>;
+awaited!(GetRequest, Get, fetched -> Option<Fetched>);
 
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move {
-            match self
-                .client
-                .call(Request::Get(self.request), self.timeout)
-                .await?
-            {
-                Answer::Absent => Ok(None),
-                Answer::Found { siblings, context } => Ok(Some(Fetched {
-                    siblings: siblings.into_iter().map(Sibling::from).collect(),
-                    context,
-                })),
-                other => Err(unexpected(&other, false)),
-            }
-        })
+fn fetched(answer: Answer) -> Result<Option<Fetched>, Error> {
+    match answer {
+        Answer::Absent => Ok(None),
+        Answer::Found { siblings, context } => Ok(Some(Fetched {
+            siblings: siblings.into_iter().map(Sibling::from).collect(),
+            context,
+        })),
+        other => Err(unexpected(&other, false)),
     }
 }
 
@@ -141,6 +203,10 @@ impl PutRequest {
     }
 
     quorums!(
+        /// Replicas that must answer the read that a put with a condition begins with. Without one nothing is read.
+        r,
+        /// Of those, how many must be primaries.
+        pr,
         /// Replicas that must take it.
         w,
         /// Of those, how many must be primaries.
@@ -148,6 +214,8 @@ impl PutRequest {
         /// Of those, how many must have it synced to disk.
         dw
     );
+
+    conditions!();
 
     /// The context of an earlier answer for this key: what was read is replaced. Without one, the value becomes a
     /// sibling of whatever is there.
@@ -169,22 +237,13 @@ impl PutRequest {
     }
 }
 
-impl IntoFuture for PutRequest {
-    /// The context that names just this write.
-    type Output = Result<Bytes, Error>;
-    type IntoFuture = Pending<Bytes>;
+// It gives the context that names just this write.
+awaited!(PutRequest, Put, stored -> Bytes);
 
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move {
-            match self
-                .client
-                .call(Request::Put(self.request), self.timeout)
-                .await?
-            {
-                Answer::Stored { context } | Answer::Found { context, .. } => Ok(context),
-                other => Err(unexpected(&other, true)),
-            }
-        })
+fn stored(answer: Answer) -> Result<Bytes, Error> {
+    match answer {
+        Answer::Stored { context } | Answer::Found { context, .. } => Ok(context),
+        other => Err(unexpected(&other, true)),
     }
 }
 
@@ -205,7 +264,7 @@ impl DeleteRequest {
     }
 
     quorums!(
-        /// Replicas that must answer the read that a delete without a context begins with.
+        /// Replicas that must answer the read that a delete without a context, or with a condition, begins with.
         r,
         /// Of those, how many must be primaries.
         pr,
@@ -217,6 +276,8 @@ impl DeleteRequest {
         dw
     );
 
+    conditions!();
+
     /// The context of an earlier answer for this key: just what was read is removed. Without one, what a read quorum
     /// sees.
     pub fn context(mut self, context: impl Into<Option<Bytes>>) -> Self {
@@ -225,18 +286,12 @@ impl DeleteRequest {
     }
 }
 
-impl IntoFuture for DeleteRequest {
-    type Output = Result<(), Error>;
-    type IntoFuture = Pending<()>;
+awaited!(DeleteRequest, Delete, deleted -> ());
 
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move {
-            let request = Request::Delete(self.request);
-            match self.client.call(request, self.timeout).await? {
-                Answer::Deleted | Answer::Absent => Ok(()),
-                other => Err(unexpected(&other, true)),
-            }
-        })
+fn deleted(answer: Answer) -> Result<(), Error> {
+    match answer {
+        Answer::Deleted | Answer::Absent => Ok(()),
+        other => Err(unexpected(&other, true)),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use quorate_protocol::{Answer, Refusal, Request};
+use quorate_protocol::{Account, Answer, Refusal, Request};
 use quorate_ring::{Layout, NodeId, ReplicaSet};
 
 use crate::error::Error;
@@ -91,6 +91,8 @@ pub(crate) struct Journey {
     refused: Option<(String, Refusal)>,
     lost: Option<(String, String)>,
     tried: Vec<String>,
+    /// The account that came with what is told in the end.
+    pub(crate) account: Option<Account>,
 }
 
 impl Journey {
@@ -101,6 +103,7 @@ impl Journey {
             refused: None,
             lost: None,
             tried: Vec::new(),
+            account: None,
         }
     }
 
@@ -116,6 +119,21 @@ impl Journey {
         outcome: Outcome,
     ) -> Option<Result<Answer, Error>> {
         let node = node.to_owned();
+        let outcome = match outcome {
+            Outcome::Answered(Answer::Explained(explained)) => match explained.open() {
+                Ok((answer, account)) => {
+                    if self.refused.is_none() || !answer.is_passing() {
+                        self.account = Some(account);
+                    }
+                    Outcome::Answered(answer)
+                }
+                Err(what) => {
+                    let write = self.write;
+                    return Some(Err(Error::Unexpected { node, what, write }));
+                }
+            },
+            outcome => outcome,
+        };
         match outcome {
             Outcome::NotSent(reason) => self.tried.push(format!("{node}: {reason}")),
             Outcome::Lost(reason) if self.write => {
@@ -142,11 +160,11 @@ impl Journey {
     }
 
     /// What to say when there is no node left to try.
-    pub(crate) fn exhausted(self) -> Error {
-        if let Some((node, refusal)) = self.refused {
+    pub(crate) fn exhausted(&mut self) -> Error {
+        if let Some((node, refusal)) = self.refused.take() {
             return Error::Refused { node, refusal };
         }
-        match self.lost {
+        match self.lost.take() {
             Some((node, reason)) => {
                 let write = false;
                 Error::Lost {
@@ -155,12 +173,14 @@ impl Journey {
                     write,
                 }
             }
-            None => Error::Unreachable { tried: self.tried },
+            None => Error::Unreachable {
+                tried: std::mem::take(&mut self.tried),
+            },
         }
     }
 
     /// What to say when the time is up; `sent` if the node that is being tried may have the request.
-    pub(crate) fn out_of_time(self, after: Duration, sent: bool) -> Error {
+    pub(crate) fn out_of_time(&mut self, after: Duration, sent: bool) -> Error {
         if sent || (self.refused.is_none() && self.tried.is_empty() && self.lost.is_none()) {
             let write = self.write && sent;
             return Error::TimedOut { after, write };
@@ -171,7 +191,7 @@ impl Journey {
 
 #[cfg(test)]
 mod tests {
-    use quorate_protocol::{Get, Options, Put, Unmet, Value};
+    use quorate_protocol::{Explained, Get, Options, Put, Unmet, Value};
     use quorate_ring::{ClusterId, LayoutSpec, NodeSpec};
 
     use super::*;
@@ -297,6 +317,62 @@ mod tests {
             may_have_written: true,
         };
         let error = journey.happened("node-1", Outcome::Answered(Answer::Unmet(unmet)));
+        assert!(error.unwrap().unwrap_err().may_have_happened());
+    }
+
+    #[test]
+    fn an_account_is_kept_with_what_it_is_about() {
+        let explained = |answer: &Answer, coordinator: &str| {
+            let account = Account {
+                coordinator: coordinator.to_owned(),
+                ..Account::default()
+            };
+            Outcome::Answered(Answer::Explained(Explained::new(answer, account)))
+        };
+        let unavailable = Answer::Refused(Refusal::Unavailable {
+            needed: 2,
+            answered: 1,
+        });
+        let by = |journey: &Journey| journey.account.as_ref().map(|a| a.coordinator.clone());
+        let journey = || Journey::new(&put(), VecDeque::from([NodeId(1), NodeId(2)]));
+
+        // Refused by both: the first is told, and explained.
+        let mut refused = journey();
+        assert!(
+            refused
+                .happened("a", explained(&unavailable, "a"))
+                .is_none()
+        );
+        assert!(
+            refused
+                .happened("b", explained(&unavailable, "b"))
+                .is_none()
+        );
+        assert!(matches!(refused.exhausted(), Error::Refused { node, .. } if node == "a"));
+        assert_eq!(by(&refused).as_deref(), Some("a"));
+
+        // Answered by the second.
+        let mut answered = journey();
+        assert!(
+            answered
+                .happened("a", explained(&unavailable, "a"))
+                .is_none()
+        );
+        let answer = answered.happened("b", explained(&Answer::Deleted, "b"));
+        assert!(matches!(answer, Some(Ok(Answer::Deleted))));
+        assert_eq!(by(&answered).as_deref(), Some("b"));
+
+        // A condition that does not hold is an error that explains itself.
+        let mut failed = journey();
+        let refusal = Answer::Refused(Refusal::ConditionFailed("it stands".into()));
+        let error = failed.happened("a", explained(&refusal, "a"));
+        let error = error.expect("no other node is asked").unwrap_err();
+        assert!(matches!(error.refusal(), Some(Refusal::ConditionFailed(_))));
+        assert_eq!(by(&failed).as_deref(), Some("a"));
+
+        // What cannot be opened may have happened.
+        let nested = Answer::Explained(Explained::new(&Answer::Deleted, Account::default()));
+        let error = journey().happened("a", explained(&nested, "a"));
         assert!(error.unwrap().unwrap_err().may_have_happened());
     }
 
