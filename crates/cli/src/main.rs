@@ -7,6 +7,7 @@
 mod cluster;
 mod commands;
 mod content_type;
+mod explain;
 mod failure;
 mod feed;
 mod local;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use quorate_protocol::{Options, Quorum, TIMEOUT_MAX};
+use quorate_protocol::{Condition, Options, Quorum, TIMEOUT_MAX};
 
 /// Which cluster a command speaks to.
 #[derive(Args, Clone, Debug)]
@@ -55,7 +55,56 @@ pub(crate) struct WriteArgs {
     pub(crate) dw: Option<Quorum>,
 }
 
+/// What must be so for a write to happen.
+#[derive(Args, Clone, Debug, Default)]
+#[command(
+    next_help_heading = "Conditions: a quorum is read first, and if it says otherwise nothing is changed"
+)]
+#[group(multiple = false)]
+pub(crate) struct ConditionArgs {
+    /// Only if the key has no value
+    #[arg(long)]
+    if_absent: bool,
+
+    /// Only if the key has a value; siblings are all replaced
+    #[arg(long)]
+    if_present: bool,
+
+    /// Only if the key has one value and this is its dot, as `get -o json` shows it; several may be given with commas
+    #[arg(long, value_name = "DOT", value_delimiter = ',')]
+    if_match: Vec<String>,
+}
+
+impl ConditionArgs {
+    /// The condition, if there is one.
+    pub(crate) fn condition(self) -> Option<Condition> {
+        if self.if_absent {
+            Some(Condition::Absent)
+        } else if self.if_present {
+            Some(Condition::Present)
+        } else if self.if_match.is_empty() {
+            None
+        } else {
+            Some(Condition::Dots(self.if_match))
+        }
+    }
+}
+
+/// Whether a command tells how its answer came about.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(crate) struct ExplainArgs {
+    /// Tell which replicas were asked, what each said and when, and why siblings stand: on standard error, or with -o json as the
+    /// member `explain`
+    #[arg(long)]
+    pub(crate) explain: bool,
+}
+
 impl ReadArgs {
+    /// Whether any is given.
+    pub(crate) fn any(self) -> bool {
+        self.r.is_some() || self.pr.is_some()
+    }
+
     /// These, in a request's options.
     pub(crate) fn into_options(self, options: Options) -> Options {
         Options {

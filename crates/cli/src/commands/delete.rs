@@ -1,18 +1,20 @@
 //! `quorate delete`
 
 use bytes::Bytes;
+use quorate_client::Explained;
 use quorate_protocol::Options;
 use serde_json::json;
 
+use crate::explain;
 use crate::failure::Failure;
-use crate::options::{ClusterArgs, ReadArgs, TimeoutArgs, WriteArgs};
+use crate::options::{ClusterArgs, ConditionArgs, ExplainArgs, ReadArgs, TimeoutArgs, WriteArgs};
 use crate::output::{self, Form};
 use crate::runtime;
 
 /// Remove a key's values
 ///
 /// With the context of a get, exactly what that get showed; values written meanwhile stay. Without one, what a read quorum sees now.
-/// Removing what is absent is no error.
+/// Removing what is absent is no error, unless a condition says so; one that does not hold exits 1, and nothing is changed.
 #[derive(clap::Args)]
 pub(crate) struct Delete {
     /// The bucket
@@ -26,7 +28,13 @@ pub(crate) struct Delete {
     context: Option<Bytes>,
 
     #[command(flatten)]
+    explain: ExplainArgs,
+
+    #[command(flatten)]
     timeout: TimeoutArgs,
+
+    #[command(flatten)]
+    condition: ConditionArgs,
 
     #[command(flatten)]
     read: ReadArgs,
@@ -40,9 +48,9 @@ pub(crate) struct Delete {
 
 impl Delete {
     pub(crate) fn run(self, form: Form) -> Result<(), Failure> {
-        runtime::block_on(async {
+        let explained = runtime::block_on(async {
             let client = self.cluster.connect().await?;
-            client
+            let delete = client
                 .delete(&self.bucket, &self.key)
                 .options(
                     self.write
@@ -50,11 +58,19 @@ impl Delete {
                 )
                 .timeout(self.timeout.timeout)
                 .context(self.context)
-                .await
-                .map_err(Failure::new)
+                .condition(self.condition.condition());
+            Ok(match self.explain.explain {
+                true => delete.explain().await,
+                false => Explained {
+                    result: delete.await,
+                    account: None,
+                },
+            })
         })?;
+        let ((), account) = explain::told(explained, form, &self.bucket, &self.key)?;
         if form == Form::Json {
-            output::json(&json!({ "bucket": self.bucket, "key": self.key, "deleted": true }))?;
+            let deleted = json!({ "bucket": self.bucket, "key": self.key, "deleted": true });
+            output::json(&explain::with(deleted, account.as_ref()))?;
         }
         Ok(())
     }

@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::PathBuf;
 
-use quorate_client::{Fetched, Sibling};
+use quorate_client::{Account, Explained, Fetched, Sibling};
 use quorate_protocol::Options;
 use serde::Serialize;
 
+use crate::explain;
 use crate::failure::Failure;
-use crate::options::{ClusterArgs, ReadArgs, TimeoutArgs};
+use crate::options::{ClusterArgs, ExplainArgs, ReadArgs, TimeoutArgs};
 use crate::output::{self, Form};
 use crate::runtime;
 
@@ -29,6 +30,9 @@ pub(crate) struct Get {
     file: Option<PathBuf>,
 
     #[command(flatten)]
+    explain: ExplainArgs,
+
+    #[command(flatten)]
     timeout: TimeoutArgs,
 
     #[command(flatten)]
@@ -46,6 +50,8 @@ struct Shown<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     context: Option<String>,
     siblings: Vec<ShownSibling<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    explain: Option<&'a Account>,
 }
 
 #[derive(Serialize)]
@@ -62,17 +68,28 @@ struct ShownSibling<'a> {
 
 impl Get {
     pub(crate) fn run(self, form: Form) -> Result<(), Failure> {
-        let fetched = runtime::block_on(async {
+        let explained = runtime::block_on(async {
             let client = self.cluster.connect().await?;
-            client
+            let get = client
                 .get(&self.bucket, &self.key)
                 .options(self.read.into_options(Options::default()))
-                .timeout(self.timeout.timeout)
-                .await
-                .map_err(Failure::new)
+                .timeout(self.timeout.timeout);
+            Ok(match self.explain.explain {
+                true => get.explain().await,
+                false => Explained {
+                    result: get.await,
+                    account: None,
+                },
+            })
         })?;
+        // A value that goes to a file leaves no document for the account to be a member of.
+        let told_as = match self.file {
+            Some(_) => Form::Table,
+            None => form,
+        };
+        let (fetched, account) = explain::told(explained, told_as, &self.bucket, &self.key)?;
         if form == Form::Json && self.file.is_none() {
-            output::json(&self.shown(fetched.as_ref()))?;
+            output::json(&self.shown(fetched.as_ref(), account.as_ref()))?;
         }
         let Some(fetched) = fetched else {
             return Err(Failure::NotFound(format!(
@@ -97,13 +114,18 @@ impl Get {
         }
     }
 
-    fn shown<'a>(&'a self, fetched: Option<&'a Fetched>) -> Shown<'a> {
+    fn shown<'a>(
+        &'a self,
+        fetched: Option<&'a Fetched>,
+        explain: Option<&'a Account>,
+    ) -> Shown<'a> {
         let siblings = fetched.map_or(&[][..], |fetched| &fetched.siblings);
         Shown {
             bucket: &self.bucket,
             key: &self.key,
             context: fetched.map(|fetched| output::context_text(&fetched.context)),
             siblings: siblings.iter().map(ShownSibling::of).collect(),
+            explain,
         }
     }
 

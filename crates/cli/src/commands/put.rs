@@ -5,18 +5,21 @@ use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use quorate_client::Explained;
 use quorate_protocol::Options;
 use serde_json::json;
 
+use crate::explain;
 use crate::failure::Failure;
-use crate::options::{ClusterArgs, TimeoutArgs, WriteArgs};
+use crate::options::{ClusterArgs, ConditionArgs, ExplainArgs, ReadArgs, TimeoutArgs, WriteArgs};
 use crate::output::{self, Form};
 use crate::runtime;
 
 /// Store a value
 ///
 /// Without --context the value becomes a sibling of whatever the key holds; with the context of a get it replaces what that get showed.
-/// Prints nothing; -o json prints the context that names this write.
+/// With a condition it is stored only if that holds (exit code 1 if not): best effort, as two that race may both find it to hold and
+/// become siblings. Prints nothing; -o json prints the context that names this write.
 #[derive(clap::Args)]
 pub(crate) struct Put {
     /// The bucket
@@ -46,7 +49,16 @@ pub(crate) struct Put {
     meta: Vec<(String, String)>,
 
     #[command(flatten)]
+    explain: ExplainArgs,
+
+    #[command(flatten)]
     timeout: TimeoutArgs,
+
+    #[command(flatten)]
+    condition: ConditionArgs,
+
+    #[command(flatten)]
+    read: ReadArgs,
 
     #[command(flatten)]
     write: WriteArgs,
@@ -57,6 +69,14 @@ pub(crate) struct Put {
 
 impl Put {
     pub(crate) fn run(self, form: Form) -> Result<(), Failure> {
+        let condition = self.condition.condition();
+        if self.read.any() && condition.is_none() {
+            return Err(Failure::Usage(
+                "--r and --pr do nothing in a put without a condition, which reads nothing: leave them out, or give \
+                 --if-absent, --if-present or --if-match"
+                    .to_owned(),
+            ));
+        }
         let value = match (self.value, self.file.as_deref()) {
             (Some(text), _) => Bytes::from(text),
             (None, Some(file)) if file != Path::new("-") => {
@@ -66,11 +86,15 @@ impl Put {
             }
             (None, _) => standard_input()?,
         };
-        let context = runtime::block_on(async {
+        let explained = runtime::block_on(async {
             let client = self.cluster.connect().await?;
             let mut put = client
                 .put(&self.bucket, &self.key, value)
-                .options(self.write.into_options(Options::default()))
+                .options(
+                    self.write
+                        .into_options(self.read.into_options(Options::default())),
+                )
+                .condition(condition)
                 .timeout(self.timeout.timeout)
                 .context(self.context);
             if let Some(content_type) = self.content_type {
@@ -79,14 +103,22 @@ impl Put {
             for (name, text) in self.meta {
                 put = put.meta(name, text);
             }
-            put.await.map_err(Failure::new)
+            Ok(match self.explain.explain {
+                true => put.explain().await,
+                false => Explained {
+                    result: put.await,
+                    account: None,
+                },
+            })
         })?;
+        let (context, account) = explain::told(explained, form, &self.bucket, &self.key)?;
         if form == Form::Json {
-            output::json(&json!({
+            let stored = json!({
                 "bucket": self.bucket,
                 "key": self.key,
                 "context": output::context_text(&context),
-            }))?;
+            });
+            output::json(&explain::with(stored, account.as_ref()))?;
         }
         Ok(())
     }
