@@ -33,7 +33,5 @@ pub use client::{Client, Described};
 pub use config::{ClientConfig, ConfigError};
 pub use error::Error;
 pub use explain::{ExplainRequest, Explained};
-pub use quorate_protocol::{
-    Account, BucketDescription, Condition, PropertyChanges, Quorum, Value,
-};
+pub use quorate_protocol::{Account, BucketDescription, Condition, PropertyChanges, Quorum, Value};
 pub use requests::{DeleteRequest, Fetched, GetRequest, PutRequest, Sibling};

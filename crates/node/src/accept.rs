@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use quorate_causal::Context;
-use quorate_protocol::{BUCKET_BYTES_MAX, Header, KEY_BYTES_MAX, Options, Quorum, Refusal, Value};
+use quorate_protocol::{
+    BUCKET_BYTES_MAX, Header, KEY_BYTES_MAX, LIST_KEYS_MAX, List, Options, Quorum, Refusal, Value,
+};
 
 use crate::config::{BucketDefaults, Config, Limits};
 use crate::placement::Placement;
@@ -38,6 +40,27 @@ pub(crate) fn names(bucket: &str, key: &str) -> Result<(), Refusal> {
             "the key has {} bytes, and the limit is {KEY_BYTES_MAX}",
             key.len()
         )));
+    }
+    Ok(())
+}
+
+/// Checks what is to be listed.
+pub(crate) fn list(list: &List) -> Result<(), Refusal> {
+    bucket_name(&list.bucket)?;
+    if list.limit == 0 || list.limit > LIST_KEYS_MAX {
+        return Err(Refusal::Impossible(format!(
+            "limit={} is no page: it is from 1 to {LIST_KEYS_MAX}",
+            list.limit
+        )));
+    }
+    let after = list.after.as_deref().unwrap_or_default();
+    for (name, text) in [("prefix", list.prefix.as_str()), ("after", after)] {
+        if text.len() > KEY_BYTES_MAX {
+            return Err(Refusal::Impossible(format!(
+                "{name} has {} bytes, and no key has more than {KEY_BYTES_MAX}",
+                text.len()
+            )));
+        }
     }
     Ok(())
 }

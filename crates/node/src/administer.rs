@@ -343,6 +343,10 @@ impl<S: Storage> Node<S> {
         else {
             return false;
         };
+        // A listing begins anew, if its client wants.
+        if let Purpose::Listing(_) = read.purpose {
+            return false;
+        }
         let Some(target) = self.in_new_life(read.over.as_deref(), &read.target) else {
             return false;
         };

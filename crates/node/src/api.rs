@@ -57,6 +57,12 @@ pub enum Event {
     ReadRepair,
     /// A read asked all replicas because those asked first were slow.
     ReadWidened,
+    /// A key's replicas told a listing different things, and it was read.
+    ListDisagreement,
+    /// A node that was asked to list keys refused or was lost, and its partitions were asked of others.
+    ListReplicaLost,
+    /// A listing asked all replicas because those asked first were slow.
+    ListWidened,
     /// A put left more than one value.
     Siblings,
     /// A request came to an end without enough replicas, after something was sent.

@@ -79,6 +79,11 @@ pub struct Limits {
     /// How long a read waits for the replicas it asked before it asks the others too. Well above a healthy answer on a
     /// LAN, well below the second after which the transport gives a silent peer up.
     pub read_patience: Duration,
+    /// The same for a listing, whose replicas have more to do. A peer that is gone is given up by the transport before.
+    pub list_patience: Duration,
+    /// How many records a job such as a scan looks at before requests have their turn: with 512, about half a
+    /// millisecond's worth.
+    pub slice_units: usize,
 }
 
 impl Default for Limits {
@@ -93,6 +98,8 @@ impl Default for Limits {
             timeout: TIMEOUT_DEFAULT,
             timeout_max: TIMEOUT_MAX,
             read_patience: Duration::from_millis(100),
+            list_patience: Duration::from_secs(1),
+            slice_units: 512,
         }
     }
 }

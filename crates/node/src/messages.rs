@@ -7,6 +7,7 @@ use quorate_protocol::{
 use quorate_ring::NodeId;
 use quorate_storage::Storage;
 
+use crate::accept;
 use crate::api::{Event, Output};
 use crate::forward::Step;
 use crate::node::{Conversation, Kind, Local, Node, ReplyTo, Waiter, remaining_ms, tell};
@@ -48,6 +49,17 @@ impl<S: Storage> Node<S> {
                     out.push(Output::Send(from, Message::Reply(id, refused)));
                     return;
                 }
+                if let ReplicaRequest::Scan(scan) = &request {
+                    let deadline = match accept::timeout(&header, &self.config.limits) {
+                        Ok(timeout) => now.after(timeout),
+                        Err(refusal) => {
+                            let refused = Message::Reply(id, ReplicaReply::Refused(refusal));
+                            out.push(Output::Send(from, refused));
+                            return;
+                        }
+                    };
+                    return self.on_scan(Waiter::Peer(from, id), deadline, scan, out);
+                }
                 self.on_replica_request(Waiter::Peer(from, id), request, out);
             }
             Message::Reply(id, reply) => self.on_reply(now, from, id, reply, out),
@@ -84,6 +96,7 @@ impl<S: Storage> Node<S> {
                 let table = self.table(&asked);
                 tell(waiter, table, &mut self.local, out);
             }
+            // A scan is taken on before, with the time that it has.
             ReplicaRequest::Scan(_) | ReplicaRequest::Status => {
                 let refused = ReplicaReply::Refused(Refusal::Malformed("not yet".to_owned()));
                 tell(waiter, refused, &mut self.local, out);
@@ -105,6 +118,11 @@ impl<S: Storage> Node<S> {
     pub(crate) fn on_local(&mut self, now: Time, out: &mut Vec<Output>) {
         while let Some(local) = self.local.pop_front() {
             match local {
+                Local::Ask(id, ReplicaRequest::Scan(scan)) => {
+                    if let Some(deadline) = self.conversations.get(&id).map(|c| c.deadline) {
+                        self.on_scan(Waiter::Own(id), deadline, &scan, out);
+                    }
+                }
                 Local::Ask(id, request) => {
                     self.on_replica_request(Waiter::Own(id), request, out);
                 }
@@ -122,6 +140,9 @@ impl<S: Storage> Node<S> {
                 Local::Written(id, written) => self.on_written(now, id, *written, out),
                 // Nothing was sent yet, so nothing happened anywhere.
                 Local::WriteRefused(id, refusal) => self.finish(id, Answer::Refused(refusal), out),
+                Local::Decided { list, read, found } => {
+                    self.on_decided(now, list, read, found.map_err(|answer| *answer), out);
+                }
             }
         }
     }
@@ -212,6 +233,8 @@ impl<S: Storage> Node<S> {
                 Kind::Read(read) => read.asked_at(from),
                 Kind::Write(_) | Kind::Forward(_) => Some(conversation.began),
                 Kind::Change(_) => None,
+                // It takes as long as there is to read, which says nothing about how quick a node is.
+                Kind::List(_) | Kind::Scan(_) => None,
             };
             if let Some(at) = asked_at {
                 peer.answered_after(now.since(at));
@@ -243,11 +266,12 @@ impl<S: Storage> Node<S> {
                 self.step_read(now, id, out);
             }
             Kind::Change(_) => self.on_change_reply(now, from, id, reply, out),
-            Kind::Forward(_) => {}
+            Kind::Scan(_) => self.on_scanned(now, id, Some(reply), out),
+            Kind::Forward(_) | Kind::List(_) => {}
         }
     }
 
-    fn is_seat(&self, vnode: VnodeId) -> bool {
+    pub(crate) fn is_seat(&self, vnode: VnodeId) -> bool {
         let placement = self.buckets.placement(vnode.set);
         placement.is_some_and(|p| p.is_seat(vnode, self.config.me))
     }
@@ -296,6 +320,7 @@ impl<S: Storage> Node<S> {
             Some(peer) if peer.up => peer.up = false,
             _ => return,
         }
+        self.forget_jobs_of(node);
         let ids: Vec<RequestId> = self.conversations.keys().copied().collect();
         for id in ids {
             let Some(conversation) = self.conversations.get_mut(&id) else {
@@ -319,6 +344,12 @@ impl<S: Storage> Node<S> {
                     change.lost(node);
                     self.step_change(id, out);
                 }
+                Kind::Scan(scan) => {
+                    if scan.node == node {
+                        self.on_scanned(now, id, None, out);
+                    }
+                }
+                Kind::List(_) => {}
                 Kind::Forward(forward) => {
                     if forward.at() == Some(node) {
                         let step = forward.lost();

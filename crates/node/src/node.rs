@@ -24,6 +24,8 @@ use crate::change::ChangeConversation;
 use crate::config::Config;
 use crate::explain::Log;
 use crate::forward::ForwardConversation;
+use crate::jobs::Jobs;
+use crate::list::{ListConversation, ScanConversation};
 use crate::read::ReadConversation;
 use crate::replica::{Replica, Write, Written};
 use crate::target::Target;
@@ -63,6 +65,9 @@ pub(crate) enum Kind {
     Read(ReadConversation),
     Forward(ForwardConversation),
     Change(ChangeConversation),
+    List(Box<ListConversation>),
+    /// A part of a listing.
+    Scan(ScanConversation),
 }
 
 impl Kind {
@@ -75,7 +80,7 @@ impl Kind {
                 _ => 0,
             },
             Kind::Read(read) => read.bytes(),
-            Kind::Change(_) => 0,
+            Kind::Change(_) | Kind::List(_) | Kind::Scan(_) => 0,
         }
     }
 }
@@ -89,7 +94,7 @@ pub(crate) enum Timer {
 }
 
 /// Whom the replica tells once something is durable.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Waiter {
     /// A conversation of this node.
     Own(RequestId),
@@ -105,6 +110,12 @@ pub(crate) enum Local {
     Reply(RequestId, ReplicaReply),
     Written(RequestId, Box<Written>),
     WriteRefused(RequestId, Refusal),
+    /// Of a listing, by a read: whether its key has a live value, or what the listing is answered if that cannot be told.
+    Decided {
+        list: RequestId,
+        read: RequestId,
+        found: Result<bool, Box<Answer>>,
+    },
 }
 
 /// One node: a replica for its seats, and a coordinator for whatever requests reach it. No I/O, no clock, no thread, no
@@ -127,6 +138,7 @@ pub struct Node<S> {
     /// One table for all timers.
     pub(crate) timers: BTreeSet<(Time, RequestId, Timer)>,
     pub(crate) local: VecDeque<Local>,
+    pub(crate) jobs: Jobs,
     pub(crate) next_id: u64,
     pub(crate) draining: bool,
 }
@@ -184,6 +196,7 @@ impl<S: Storage> Node<S> {
             bytes_in_flight: 0,
             timers: BTreeSet::new(),
             local: VecDeque::new(),
+            jobs: Jobs::default(),
             next_id,
             draining: false,
             layout,
@@ -222,6 +235,8 @@ impl<S: Storage> Node<S> {
         }
         self.on_local(now, out);
         self.on_timers(now, out);
+        self.on_jobs(now, out);
+        self.on_local(now, out);
     }
 
     /// The table of buckets. For tests and for the simulator's checks.
@@ -244,7 +259,8 @@ impl<S: Storage> Node<S> {
     #[must_use]
     pub fn wake_at(&self) -> Option<Time> {
         let timer = self.timers.first().map(|(at, _, _)| *at);
-        Some(timer.map_or(self.compare_at, |at| at.min(self.compare_at)))
+        let waited = timer.into_iter().chain(self.jobs.wake_at());
+        Some(waited.fold(self.compare_at, Time::min))
     }
 
     /// How many requests this node coordinates or forwards right now.
@@ -256,7 +272,10 @@ impl<S: Storage> Node<S> {
     /// Whether nothing is under way and nothing is waited for but the next comparison of tables. For tests.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.conversations.is_empty() && self.timers.is_empty() && self.local.is_empty()
+        self.conversations.is_empty()
+            && self.timers.is_empty()
+            && self.local.is_empty()
+            && self.jobs.wake_at().is_none()
     }
 
     /// Whether this node can take a request that needs a majority of its cluster; the reason if not.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_causal::{Digest, Record};
-use quorate_protocol::{Answer, Unmet};
+use quorate_protocol::{Answer, RequestId, Unmet};
 use quorate_ring::NodeId;
 
 use crate::condition::ReadFirst;
@@ -37,6 +37,8 @@ pub(crate) enum Purpose {
     /// A write goes on from it. It asks for no digests: it must also learn which removals its replicas know of, as it
     /// acknowledges those too.
     Write(Box<ReadFirst>),
+    /// A listing wants to know whether the key has a live value: its replicas told different things.
+    Listing(RequestId),
 }
 
 /// One read. It owns no timer and sends nothing: it is told, says whom to ask next, and says where it stands.
@@ -92,7 +94,7 @@ impl ReadConversation {
     pub(crate) fn bytes(&self) -> usize {
         match &self.purpose {
             Purpose::Write(first) => first.payload.as_ref().map_or(0, bytes::Bytes::len),
-            Purpose::Answer => 0,
+            Purpose::Answer | Purpose::Listing(_) => 0,
         }
     }
 
@@ -152,7 +154,7 @@ impl ReadConversation {
             let first = self.asked.is_empty();
             let in_doubt =
                 self.heard.values().any(|h| matches!(h, Heard::Lost)) || self.disagreement();
-            let digest_will_do = matches!(self.purpose, Purpose::Answer);
+            let digest_will_do = matches!(self.purpose, Purpose::Answer | Purpose::Listing(_));
             asks.push(self.ask(now, node, digest_will_do && !first && !in_doubt));
         }
         asks

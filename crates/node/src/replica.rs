@@ -128,6 +128,27 @@ impl<S: Storage, W> Replica<S, W> {
         None
     }
 
+    /// Tells a reply that was made from what is stored now: at once if all of that is as durable as an acknowledgement would
+    /// be. Else it comes out of [`Replica::advance`], as that of a read.
+    pub(crate) fn once_written(
+        &mut self,
+        reply: ReplicaReply,
+        waiter: W,
+    ) -> Option<(W, ReplicaReply)> {
+        if self.progress.written >= self.last {
+            return Some((waiter, reply));
+        }
+        if let Some(reason) = &self.poisoned {
+            let refused = ReplicaReply::Refused(Refusal::Poisoned(reason.clone()));
+            return Some((waiter, refused));
+        }
+        self.reads
+            .entry(self.last)
+            .or_default()
+            .push((waiter, reply));
+        None
+    }
+
     /// What this replica has, on disk or on its way there.
     pub(crate) fn read(&self, read: &Read) -> ReplicaReply {
         let at = keys::record(read.vnode, read.bucket, &read.key);
@@ -383,6 +404,6 @@ fn decode(stored: &Bytes) -> Result<Record, Refusal> {
     Record::decode(stored).map_err(|e| Refusal::Corrupt(format!("a stored record is {e}")))
 }
 
-fn unreadable(error: &StorageError) -> Refusal {
+pub(crate) fn unreadable(error: &StorageError) -> Refusal {
     Refusal::Corrupt(error.to_string())
 }

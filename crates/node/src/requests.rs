@@ -117,7 +117,8 @@ impl<S: Storage> Node<S> {
                 answer(accepted.reply_to, buckets, out);
                 Ok(())
             }
-            Request::List(_) | Request::Status => Err(Refusal::Malformed("not yet".to_owned())),
+            Request::List(list) => self.begin_list(accepted, list, out),
+            Request::Status => Err(Refusal::Malformed("not yet".to_owned())),
             Request::Put(_) | Request::Get(_) | Request::Delete(_) | Request::Describe => {
                 unreachable!("it is about a key, or was answered before")
             }
@@ -267,6 +268,7 @@ impl<S: Storage> Node<S> {
             Request::Get(Get { options, .. }) => {
                 let needed = terms(&options).read()?;
                 self.read(accepted, target, seats, needed, Purpose::Answer, out)
+                    .map(drop)
             }
             Request::Put(Put {
                 value,
@@ -343,6 +345,7 @@ impl<S: Storage> Node<S> {
         self.in_reach(&first.terms.synced)?;
         let purpose = Purpose::Write(Box::new(first));
         self.read(accepted, target, seats, needed, purpose, out)
+            .map(drop)
     }
 
     /// Refuses what cannot be met by the nodes in reach, before anything is sent.
@@ -411,7 +414,7 @@ impl<S: Storage> Node<S> {
         needed: Requirement,
         purpose: Purpose,
         out: &mut Vec<Output>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<RequestId, Refusal> {
         if needed.verdict(|n| self.is_up(n) || n == self.config.me, |_| false) != Verdict::Met {
             self.in_reach(&needed)?;
         }
@@ -426,7 +429,7 @@ impl<S: Storage> Node<S> {
             self.timers.insert((patience, id, Timer::Patience));
         }
         self.step_read(now, id, out);
-        Ok(())
+        Ok(id)
     }
 
     /// The nodes of these seats that are up, this one apart, the quickest first.

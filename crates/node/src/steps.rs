@@ -132,6 +132,11 @@ impl<S: Storage> Node<S> {
                 let shown = self.show(&read.target, &outcome.record);
                 self.give(reply_to, log, shown, out);
             }
+            Purpose::Listing(list) => self.local.push_back(Local::Decided {
+                list,
+                read: id,
+                found: Ok(!outcome.record.live().is_empty()),
+            }),
             Purpose::Write(first) => {
                 let removed = match first.removed(&outcome.record) {
                     Ok(removed) => removed,
@@ -291,15 +296,39 @@ impl<S: Storage> Node<S> {
         self.bytes_in_flight -= conversation.kind.bytes();
         self.timers
             .remove(&(conversation.deadline, id, Timer::Deadline));
-        if let Kind::Read(_) = conversation.kind {
-            let patience = conversation.began.after(self.config.limits.read_patience);
+        let limits = &self.config.limits;
+        let patience = match &conversation.kind {
+            Kind::Read(_) => Some(limits.read_patience),
+            Kind::List(_) => Some(limits.list_patience),
+            Kind::Write(_) | Kind::Forward(_) | Kind::Change(_) | Kind::Scan(_) => None,
+        };
+        if let Some(patience) = patience.map(|p| conversation.began.after(p)) {
             self.timers.remove(&(patience, id, Timer::Patience));
+        }
+        match &conversation.kind {
+            Kind::List(list) => {
+                for child in list.children() {
+                    self.end(child);
+                }
+            }
+            Kind::Scan(scan) if scan.node == self.config.me => self.forget_own_job(id),
+            _ => {}
         }
         Some(conversation)
     }
 
     pub(crate) fn finish(&mut self, id: RequestId, with: Answer, out: &mut Vec<Output>) {
         if let Some(conversation) = self.end(id) {
+            if let Kind::Read(read) = &conversation.kind
+                && let Purpose::Listing(list) = read.purpose
+            {
+                self.local.push_back(Local::Decided {
+                    list,
+                    read: id,
+                    found: Err(Box::new(with)),
+                });
+                return;
+            }
             if matches!(with, Answer::Unmet(Unmet { .. })) {
                 out.push(Output::Event(Event::Unmet));
             }
@@ -333,6 +362,12 @@ impl<S: Storage> Node<S> {
                     let unmet = forward.unmet(true);
                     self.finish(id, unmet, out);
                 }
+                (Timer::Deadline, Kind::List(list)) => {
+                    let unmet = list.unmet(true);
+                    self.finish(id, unmet, out);
+                }
+                (Timer::Deadline, Kind::Scan(_)) => self.on_scanned(now, id, None, out),
+                (Timer::Patience, Kind::List(_)) => self.widen_list(now, id, out),
                 (Timer::Patience, Kind::Read(read)) => {
                     // Whoever is slower than the others never gets to answer in time: unless it is noted here, it stays the
                     // quickest by its old answers, and every read asks it first and waits.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use quorate_protocol::{
-    self as protocol, Answer, BucketAction, BucketRequest, Delete, Get, Header, Options, Put,
+    self as protocol, Answer, BucketAction, BucketRequest, Delete, Get, Header, List, Options, Put,
     Quorum, Refusal, Request, Value,
 };
 use rand::Rng;
@@ -31,6 +31,8 @@ pub(crate) struct Workload {
     /// Chance that a put goes without a context though its client has one; that it goes with an old one.
     blind_puts: f64,
     stale_contexts: f64,
+    /// Chance that an operation is a listing of the whole bucket.
+    lists: f64,
     /// Chance that a put wants to see what the key holds.
     bodies: f64,
     /// Chance that a write is made on a condition.
@@ -59,6 +61,7 @@ impl Workload {
             blind_deletes: [0.0, 0.2][rng.random_range(0..2)],
             blind_puts: [0.02, 0.2][rng.random_range(0..2)],
             stale_contexts: [0.0, 0.3][rng.random_range(0..2)],
+            lists: [0.0, 0.05, 0.2][rng.random_range(0..3)],
             bodies: [0.0, 0.2][rng.random_range(0..2)],
             conditions: [0.0, 0.1, 0.5][rng.random_range(0..3)],
             accounts: [0.0, 0.2][rng.random_range(0..2)],
@@ -94,6 +97,8 @@ pub(crate) struct Client {
     pub(crate) busy: Option<Operation>,
     /// Whether that asks for an account.
     pub(crate) explains: bool,
+    /// Of the listing it is doing, the page it waits for.
+    page: Option<List>,
 }
 
 /// How many contexts a client remembers of one key.
@@ -106,6 +111,7 @@ impl Client {
             contexts: BTreeMap::new(),
             busy: None,
             explains: false,
+            page: None,
         }
     }
 
@@ -137,12 +143,25 @@ impl Client {
         };
         self.explains = options.explain;
         let (bucket, wire_key) = (BUCKET.to_owned(), key.clone());
+        self.page = None;
+        let mut key = key;
         let (kind, seen, condition, request) = if rng.random_bool(workload.drops) {
             let request = Request::Bucket(BucketRequest {
                 bucket: BUCKET.to_owned(),
                 action: BucketAction::Drop,
             });
             (Kind::Drop, None, None, request)
+        } else if rng.random_bool(workload.lists) {
+            key.clear();
+            let page = List {
+                bucket,
+                prefix: String::new(),
+                after: None,
+                limit: rng.random_range(1..=workload.keys.len() as u32 + 1),
+                options,
+            };
+            self.page = Some(page.clone());
+            (Kind::List(Vec::new()), None, None, Request::List(page))
         } else if rng.random_bool(workload.gets) {
             let request = Request::Get(Get {
                 bucket,
@@ -252,6 +271,22 @@ impl Client {
         })
     }
 
+    /// Takes a page of a listing that has more, and says what to ask next.
+    pub(crate) fn turn_page(&mut self, answer: Option<&Answer>) -> Option<Request> {
+        let Some(Answer::Listed(listing)) = answer else {
+            return None;
+        };
+        let (Some(page), Some(op)) = (&mut self.page, &mut self.busy) else {
+            return None;
+        };
+        let Kind::List(keys) = &mut op.kind else {
+            return None;
+        };
+        keys.extend(listing.keys.iter().cloned());
+        page.after = Some(listing.next.clone()?);
+        Some(Request::List(page.clone()))
+    }
+
     fn recall(&self, key: &str, workload: &Workload, rng: &mut ChaCha12Rng) -> Option<Seen> {
         let known = self.contexts.get(key)?;
         if rng.random_bool(workload.stale_contexts) {
@@ -265,7 +300,7 @@ impl Client {
     pub(crate) fn end(&mut self, now: u64, answer: Option<Answer>) -> Option<Operation> {
         let mut op = self.busy.take()?;
         op.end = now;
-        let is_get = matches!(op.kind, Kind::Get(_));
+        let is_get = !op.kind.is_write();
         op.outcome = match answer {
             Some(Answer::Stored { context }) => {
                 let seen = Seen {
@@ -287,12 +322,14 @@ impl Client {
                     dots: siblings.into_iter().map(|s| s.dot).collect(),
                 };
                 self.remember(&op.key, seen);
-                if is_get {
+                if let Kind::Get(_) = op.kind {
                     op.kind = Kind::Get(shown);
                 }
                 Outcome::Ok
             }
-            Some(Answer::Absent | Answer::Deleted | Answer::Bucket(_)) => Outcome::Ok,
+            Some(Answer::Absent | Answer::Deleted | Answer::Bucket(_) | Answer::Listed(_)) => {
+                Outcome::Ok
+            }
             Some(Answer::Refused(refusal)) => {
                 op.condition_failed = matches!(refusal, Refusal::ConditionFailed(_));
                 // Of a life of the bucket that is over, for example: it reads again.

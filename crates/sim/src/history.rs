@@ -24,6 +24,16 @@ pub enum Kind {
     Get(Vec<u64>),
     /// A drop of the bucket: of all its keys. Its own key is empty.
     Drop,
+    /// A listing of the whole bucket, page by page to its end, and the keys it showed.
+    List(Vec<String>),
+}
+
+impl Kind {
+    /// Whether it asks for a change.
+    #[must_use]
+    pub fn is_write(&self) -> bool {
+        matches!(self, Kind::Put | Kind::Delete | Kind::Drop)
+    }
 }
 
 /// What a write was made on condition of. Values are numbers of puts, as everywhere here.
@@ -44,7 +54,7 @@ pub struct Operation {
     pub id: u64,
     /// Which client. A client does one thing at a time.
     pub process: usize,
-    /// Which key.
+    /// Which key; empty for a listing.
     pub key: String,
     /// What it asked.
     pub kind: Kind,
@@ -72,7 +82,7 @@ impl Operation {
     #[must_use]
     pub fn reads_first(&self) -> bool {
         match self.kind {
-            Kind::Get(_) | Kind::Drop => false,
+            Kind::Get(_) | Kind::List(_) | Kind::Drop => false,
             Kind::Put => self.condition.is_some(),
             Kind::Delete => self.condition.is_some() || self.seen.is_none(),
         }
@@ -81,13 +91,13 @@ impl Operation {
     /// Whether it may have changed anything.
     #[must_use]
     pub fn may_have_written(&self) -> bool {
-        !matches!(self.kind, Kind::Get(_)) && self.outcome != Outcome::Fail
+        self.kind.is_write() && self.outcome != Outcome::Fail
     }
 
     /// Whether it was a write and was acknowledged.
     #[must_use]
     pub fn acknowledged(&self) -> bool {
-        !matches!(self.kind, Kind::Get(_)) && self.outcome == Outcome::Ok
+        self.kind.is_write() && self.outcome == Outcome::Ok
     }
 
     /// One line of JSON: the format that histories of real processes have too.
@@ -98,6 +108,7 @@ impl Operation {
             Kind::Delete => "delete",
             Kind::Get(_) => "get",
             Kind::Drop => "drop",
+            Kind::List(_) => "list",
         };
         let outcome = match self.outcome {
             Outcome::Ok => "ok",
@@ -124,6 +135,10 @@ impl Operation {
         }
         if let Kind::Get(shown) = &self.kind {
             let _ = write!(line, ",\"values\":{shown:?}");
+        }
+        // Simulated keys need no escaping.
+        if let Kind::List(keys) = &self.kind {
+            let _ = write!(line, ",\"keys\":{keys:?}");
         }
         let _ = write!(
             line,

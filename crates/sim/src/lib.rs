@@ -60,6 +60,7 @@ pub fn run_seed(seed: u64, profile: &Profile) -> Report {
     let mut violations = std::mem::take(&mut world.violations);
     for (key, shown) in &at_rest {
         violations.extend(oracle::judge(key, world.n(), &world.history, shown));
+        violations.extend(oracle::judge_listings(key, world.n(), &world.history));
     }
     let mut counts = BTreeMap::new();
     for (event, count) in &world.events {

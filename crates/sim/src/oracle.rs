@@ -29,6 +29,10 @@
 //! - What any get has shown is never lost, whatever its put's outcome: it is live or superseded at rest, and what its
 //!   writer had seen stays removed. For its reader may have removed it, and must not find what it had replaced.
 //! - Nor does such a get show what an acknowledged put or delete had removed before the get began.
+//! - A listing is a get of every key at once that shows no values. One whose quorum overlaps lists a key if a put of it was
+//!   acknowledged before the listing began, unless a delete may have removed what the put led to; and it does not list
+//!   a key of which all that was ever put had been removed before. No listing shows a key that nobody put. At rest it
+//!   shows just the keys that have values (`world` compares).
 //!
 //! Dots do not appear here: `world` checks as nodes speak that no dot ever names two values.
 
@@ -61,6 +65,49 @@ fn latest(op: &Operation) -> u64 {
         Outcome::Unknown => u64::MAX,
         Outcome::Ok | Outcome::Fail => op.end,
     }
+}
+
+/// Judges what listings said of one key. `n` is its number of replicas.
+#[must_use]
+pub fn judge_listings(key: &str, n: usize, history: &[Operation]) -> Vec<String> {
+    let judge = Judge::new(key, n, history);
+    let mut found = Vec::new();
+    for list in history.iter().filter(|op| op.outcome == Outcome::Ok) {
+        let Kind::List(keys) = &list.kind else {
+            continue;
+        };
+        if !keys.is_sorted_by(|a, b| a < b) {
+            found.push(format!("listing {} is out of order: {keys:?}", list.id));
+        }
+        let r = list.quorum.1;
+        if keys.iter().any(|k| k == key) {
+            let mut begun = judge
+                .puts
+                .values()
+                .filter(|put| put.start <= list.end && put.outcome != Outcome::Fail);
+            let gone = |put: &Operation| {
+                let mut removers = judge.removers(put);
+                removers.any(|op| op.end < list.start && op.quorum.0 + r > n)
+            };
+            if begun.all(|put| gone(put)) {
+                found.push(format!(
+                    "key {key}: listing {} (r={r}) shows it, though nothing was there any more when it began",
+                    list.id
+                ));
+            }
+            continue;
+        }
+        for put in judge.puts.values() {
+            let must_be_seen = put.acknowledged() && put.end < list.start && put.quorum.0 + r > n;
+            if must_be_seen && !judge.accounted_for(put.id, &[], list.end) {
+                found.push(format!(
+                    "key {key}: listing {} (r={r}) lacks it: put {} (w={}) was acknowledged before it began",
+                    list.id, put.id, put.quorum.0
+                ));
+            }
+        }
+    }
+    found
 }
 
 struct Judge<'a> {
@@ -172,7 +219,7 @@ impl<'a> Judge<'a> {
 
     /// The writes that happened, and are sure to have removed what a put wrote: they were acknowledged, or their value was
     /// shown.
-    fn removers(&self, put: &'a Operation) -> impl Iterator<Item = &'a Operation> {
+    fn removers(&self, put: &Operation) -> impl Iterator<Item = &'a Operation> {
         let happened = |op: &Operation| op.acknowledged() || self.shown.contains(&op.id);
         self.operations
             .iter()
@@ -183,7 +230,7 @@ impl<'a> Judge<'a> {
     /// Whether a write, if it happened, removed what a put wrote. Of several values that its condition names it found one,
     /// and nobody knows which.
     fn surely_removes(&self, op: &Operation, put: &Operation) -> bool {
-        if matches!(op.kind, Kind::Get(_)) || op.id == put.id {
+        if !op.kind.is_write() || op.id == put.id {
             return false;
         }
         let saw = op.seen.as_ref().is_some_and(|s| s.contains(&put.id));
@@ -391,6 +438,40 @@ mod tests {
         assert_eq!(found(&history, &[0]), Vec::<String>::new());
         assert!(found(&history, &[])[0].contains("put 0 was acknowledged and is lost"));
         assert!(found(&history, &[0, 1])[0].contains("beside"));
+    }
+
+    #[test]
+    fn a_listing_must_show_what_was_acknowledged_and_nothing_else() {
+        let listing = |keys: &[&str], r| {
+            let keys = keys.iter().map(|k| (*k).to_owned()).collect();
+            let mut list = op(9, Kind::List(keys), None, (6, 7));
+            list.key.clear();
+            list.quorum.1 = r;
+            list
+        };
+        let found = |history: &[Operation]| judge_listings("k", 3, history);
+        let put = || op(0, Kind::Put, None, (0, 1));
+        assert_eq!(found(&[put(), listing(&["k"], 2)]), Vec::<String>::new());
+        assert!(found(&[put(), listing(&[], 2)])[0].contains("lacks it"));
+        assert_eq!(found(&[put(), listing(&[], 1)]), Vec::<String>::new());
+        assert!(found(&[listing(&["k"], 1)])[0].contains("nothing was there"));
+        let late = op(0, Kind::Put, None, (8, 9));
+        assert!(found(&[late, listing(&["k"], 1)])[0].contains("nothing was there"));
+
+        // What replaced it is there, or it is.
+        let next = unknown(op(1, Kind::Put, Some(&[0]), (2, 3)));
+        assert!(found(&[put(), next, listing(&[], 2)])[0].contains("lacks it"));
+        let delete = || op(2, Kind::Delete, Some(&[0]), (4, 5));
+        assert_eq!(
+            found(&[put(), delete(), listing(&[], 2)]),
+            Vec::<String>::new()
+        );
+        assert!(found(&[put(), delete(), listing(&["k"], 2)])[0].contains("nothing was there"));
+        assert_eq!(
+            found(&[put(), delete(), listing(&["k"], 1)]),
+            Vec::<String>::new()
+        );
+        assert!(found(&[listing(&["x", "k"], 1)])[0].contains("out of order"));
     }
 
     #[test]

@@ -89,11 +89,13 @@ pub enum Mutant {
     ServeTheDropped,
     /// Puts are made whether their conditions hold or not.
     IgnoreConditions,
+    /// A listing asks one replica of each partition, whatever `r` says.
+    ListOne,
 }
 
 impl Mutant {
     /// Every mutant.
-    pub const ALL: [Mutant; 10] = [
+    pub const ALL: [Mutant; 11] = [
         Mutant::DropContexts,
         Mutant::ReuseCounter,
         Mutant::AckBeforeSync,
@@ -104,5 +106,6 @@ impl Mutant {
         Mutant::DropUnheard,
         Mutant::ServeTheDropped,
         Mutant::IgnoreConditions,
+        Mutant::ListOne,
     ];
 }

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use quorate_causal::{Context, ContextKey, Dot, DotSet, Record};
 use quorate_node::{BucketDefaults, Caller, Config, Event, Input, Limits, Node, Output, Time};
 use quorate_protocol::{
-    Answer, BucketId, Get, Header, Message, Options, Quorum, Refusal, ReplicaReply, ReplicaRequest,
-    Request, decode_value,
+    Answer, BucketId, Get, Header, List, Message, Options, Quorum, Refusal, ReplicaReply,
+    ReplicaRequest, Request, decode_value,
 };
 use quorate_ring::{ClusterId, Layout, LayoutSpec, NodeId, NodeSpec};
 use quorate_storage::memory::{MemoryDisk, MemoryStorage};
@@ -394,7 +394,11 @@ impl World {
             me: NodeId(i as u64),
             secret: ContextKey::new(&SECRET),
             defaults: BucketDefaults::default(),
-            limits: Limits::default(),
+            // Small, so that what fits into one slice elsewhere takes several here, with other things in between.
+            limits: Limits {
+                slice_units: 10,
+                ..Limits::default()
+            },
             layout_json: Bytes::new(),
         }
     }
@@ -628,7 +632,7 @@ impl World {
         let node = self.rng.random_range(0..self.slots.len());
         let (header, request) =
             self.clients[client].begin(id, self.now, node, self.n, &self.workload, &mut self.rng);
-        let Some(epoch) = self.alive(node) else {
+        if self.alive(node).is_none() {
             // Nobody listens there: nothing was sent.
             let refused = Answer::Refused(Refusal::Draining);
             self.plan(100, Happening::Told(client, id, Some(refused)));
@@ -636,6 +640,14 @@ impl World {
         };
         let patience = u64::from(header.deadline_ms) * 1_000 + CLIENT_SLACK_US;
         self.plan(patience, Happening::Told(client, id, None));
+        self.ask(client, id, node, header, request);
+    }
+
+    /// A client's request is on its way to a node.
+    fn ask(&mut self, client: usize, id: u64, node: usize, header: Header, request: Request) {
+        let Some(epoch) = self.alive(node) else {
+            return;
+        };
         let caller = Caller(id * self.clients.len() as u64 + client as u64);
         let delay = self.delay();
         let ask = Happening::Ask {
@@ -653,6 +665,17 @@ impl World {
             return; // Told already.
         }
         self.note(b"told", client, id);
+        if let Some(request) = self.clients[client].turn_page(answer.as_ref()) {
+            let node = self.rng.random_range(0..self.slots.len());
+            if self.alive(node).is_some() {
+                *self.accidents.entry("page turned").or_default() += 1;
+                self.ask(client, id, node, Header::default(), request);
+                return;
+            }
+            // Nobody listens there; this one does not try again.
+            self.told(client, id, None);
+            return;
+        }
         if let Some(op) = self.clients[client].end(self.now, answer) {
             self.history.push(op);
         }

@@ -46,6 +46,8 @@ pub mod memory;
 #[cfg(feature = "rocksdb")]
 pub mod rocks;
 
+use std::ops::ControlFlow;
+
 use bytes::Bytes;
 
 pub use batch::{Batch, Op};
@@ -115,6 +117,9 @@ pub enum CommitEvent {
     Poisoned(String),
 }
 
+/// Is shown a key and its value, and says whether it wants to see the next.
+pub type Visitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
+
 /// An ordered map of bytes in families, with reads at once and durability later. See the crate's page for the promises.
 pub trait Storage {
     /// The value of a key as of every batch committed so far, written or not: a core reads its own writes.
@@ -124,6 +129,22 @@ pub trait Storage {
     /// [`StorageError::Corrupt`] if what is stored there is damaged, [`StorageError::Io`] if it could not be read.
     /// Neither changes anything, and neither says that the key is absent.
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StorageError>;
+
+    /// Shows `visitor` the entries with `from <= key < to` in the order of their keys, as of every batch committed so far,
+    /// until it breaks off. Without `to` there is no upper end. What is shown is not copied for it, so a visitor that looks
+    /// at little of each entry costs little.
+    ///
+    /// # Errors
+    ///
+    /// As [`Storage::get`]. What was shown before the damage is no range that is whole: it is to be thrown away, or
+    /// taken for what it is.
+    fn visit(
+        &self,
+        family: Family,
+        from: &[u8],
+        to: Option<&[u8]>,
+        visitor: &mut Visitor<'_>,
+    ) -> Result<(), StorageError>;
 
     /// The entries with `from <= key < to` in the order of their keys, at most `limit`, as of every batch committed so
     /// far. Without `to` there is no upper end. To go on, scan from the last key with a zero byte appended.
@@ -137,7 +158,20 @@ pub trait Storage {
         from: &[u8],
         to: Option<&[u8]>,
         limit: usize,
-    ) -> Result<Vec<(Bytes, Bytes)>, StorageError>;
+    ) -> Result<Vec<(Bytes, Bytes)>, StorageError> {
+        let mut found = Vec::new();
+        if limit > 0 {
+            self.visit(family, from, to, &mut |key, value| {
+                found.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+                if found.len() < limit {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                }
+            })?;
+        }
+        Ok(found)
+    }
 
     /// Takes a batch and returns its ticket; never waits for the disk. [`Storage::submit`] sends it on its way. A batch without operations is in order and
     /// has its ticket like any other: with [`Level::Synced`] it asks that all before it be synced.

@@ -19,7 +19,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use crate::{Batch, CommitEvent, Family, Level, Progress, Storage, StorageError, Ticket};
+use crate::{Batch, CommitEvent, Family, Level, Progress, Storage, StorageError, Ticket, Visitor};
 
 /// What one entry holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -348,26 +348,27 @@ impl Storage for MemoryStorage {
         entry.map(|(key, cell)| read(family, key, cell)).transpose()
     }
 
-    fn scan(
+    fn visit(
         &self,
         family: Family,
         from: &[u8],
         to: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<(Bytes, Bytes)>, StorageError> {
+        visitor: &mut Visitor<'_>,
+    ) -> Result<(), StorageError> {
         if to.is_some_and(|to| to <= from) {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let range = (
             Bound::Included(from),
             to.map_or(Bound::Unbounded, Bound::Excluded),
         );
         let state = self.state();
-        let entries = state.seen.family(family).range::<[u8], _>(range);
-        entries
-            .take(limit)
-            .map(|(key, cell)| Ok((key.clone(), read(family, key, cell)?)))
-            .collect()
+        for (key, cell) in state.seen.family(family).range::<[u8], _>(range) {
+            if visitor(key, &read(family, key, cell)?).is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn commit(&mut self, batch: Batch, level: Level) -> Ticket {

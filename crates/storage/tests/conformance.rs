@@ -1,7 +1,7 @@
 //! What every engine promises, asked of each: random operations against a map.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 
 use bytes::Bytes;
 use proptest::collection::vec;
@@ -30,6 +30,8 @@ enum Step {
     Commit(Vec<(Family, Vec<u8>, Option<Vec<u8>>)>, Level),
     Get(Family, Vec<u8>),
     Scan(Family, Vec<u8>, Option<Vec<u8>>, usize),
+    /// Visits, and breaks off after so many entries.
+    Visit(Family, Vec<u8>, Option<Vec<u8>>, usize),
     Advance,
     Settle,
     Reopen,
@@ -53,12 +55,13 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(None),
     ];
     let level = prop_oneof![Just(Level::Written), Just(Level::Synced)];
-    let to = proptest::option::weighted(0.7, key());
+    let to = || proptest::option::weighted(0.7, key());
     let limit = prop_oneof![0..4_usize, Just(usize::MAX)];
     prop_oneof![
         8 => (vec((family(), key(), value), 0..5), level).prop_map(|(ops, level)| Step::Commit(ops, level)),
         6 => (family(), key()).prop_map(|(family, key)| Step::Get(family, key)),
-        6 => (family(), key(), to, limit).prop_map(|(family, from, to, limit)| Step::Scan(family, from, to, limit)),
+        6 => (family(), key(), to(), limit).prop_map(|(family, from, to, limit)| Step::Scan(family, from, to, limit)),
+        6 => (family(), key(), to(), 1..4_usize).prop_map(|(family, from, to, end)| Step::Visit(family, from, to, end)),
         3 => Just(Step::Advance),
         1 => Just(Step::Settle),
         1 => Just(Step::Reopen),
@@ -136,6 +139,22 @@ fn conforms(engine: &mut impl Engine, steps: Vec<Step>) -> Result<(), TestCaseEr
                     .scan(family, &from, to.as_deref(), limit)
                     .unwrap();
                 prop_assert_eq!(got, expected(&model, family, &from, to.as_deref(), limit));
+            }
+            Step::Visit(family, from, to, end) => {
+                let mut got = Vec::new();
+                let visited =
+                    engine
+                        .storage()
+                        .visit(family, &from, to.as_deref(), &mut |key, value| {
+                            let (key, value) = (key.to_vec(), value.to_vec());
+                            got.push((Bytes::from(key), Bytes::from(value)));
+                            match got.len() < end {
+                                true => ControlFlow::Continue(()),
+                                false => ControlFlow::Break(()),
+                            }
+                        });
+                visited.unwrap();
+                prop_assert_eq!(got, expected(&model, family, &from, to.as_deref(), end));
             }
             Step::Advance => {
                 let events = engine.events();

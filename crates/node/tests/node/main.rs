@@ -1,8 +1,8 @@
 //! Nodes talking to each other over a wire that the tests hold in their hands.
 //!
-//! `golden` has whole conversations as text, to be read; `scenarios` what must come out of situations that have a name, of writes with conditions in `conditions`, of requests that explain
-//! themselves in `explain`;
-//! `interleavings` what must hold whatever happens in whatever order.
+//! `golden` has whole conversations as text, to be read; `scenarios` what must come out of situations that have a name, and
+//! so `buckets`, `conditions`, `explain` and `listing` for what they are called after; `interleavings` what must hold whatever
+//! happens in whatever order.
 
 mod buckets;
 mod cluster;
@@ -10,4 +10,5 @@ mod conditions;
 mod explain;
 mod golden;
 mod interleavings;
+mod listing;
 mod scenarios;

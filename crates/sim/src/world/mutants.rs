@@ -11,6 +11,9 @@ impl World {
             (Some(Mutant::ReadOne), Request::Get(get)) if !self.healing => {
                 get.options.r = Some(Quorum::Count(1));
             }
+            (Some(Mutant::ListOne), Request::List(list)) if !self.healing => {
+                list.options.r = Some(Quorum::Count(1));
+            }
             _ => {}
         }
         request

@@ -6,6 +6,8 @@ impl World {
     /// The last: each key is read from all replicas, which repairs them, and then they are compared.
     pub(crate) fn at_rest(&mut self) -> Vec<(String, Vec<u64>)> {
         let mut shown = Vec::new();
+        // Before any read has repaired what listings have to decide.
+        let listed = self.list_all(Quorum::All);
         for key in self.workload.keys.clone() {
             self.read_all(&key);
             self.run_for(SETTLE_US);
@@ -17,6 +19,17 @@ impl World {
             }
             self.compare_replicas(&key);
         }
+        let live = shown.iter().filter(|(_, values)| !values.is_empty());
+        let live: Vec<String> = live.map(|(key, _)| key.clone()).collect();
+        let again = self.list_all(Quorum::Majority);
+        for listed in [listed, again] {
+            if listed.as_ref() != Some(&live) {
+                self.violations.push(format!(
+                    "at rest a listing shows {listed:?}, and the keys with values are {live:?}"
+                ));
+            }
+        }
+        self.run_for(SETTLE_US);
         for (i, slot) in self.slots.iter().enumerate() {
             let Some(node) = &slot.node else {
                 continue;
@@ -39,6 +52,51 @@ impl World {
                 .push(format!("at rest the tables of buckets differ: {tables:?}"));
         }
         shown
+    }
+
+    /// The whole bucket, in pages of two keys, each from another node; `None` if a page was refused or never came.
+    fn list_all(&mut self, r: Quorum) -> Option<Vec<String>> {
+        let mut keys = Vec::new();
+        let mut after = None;
+        loop {
+            let request = Request::List(List {
+                bucket: BUCKET.to_owned(),
+                prefix: String::new(),
+                after,
+                limit: 2,
+                options: Options {
+                    r: Some(r),
+                    ..Options::default()
+                },
+            });
+            let Answer::Listed(listing) = self.own(request)? else {
+                return None;
+            };
+            keys.extend(listing.keys);
+            match listing.next {
+                Some(next) => after = Some(next),
+                None => return Some(keys),
+            }
+        }
+    }
+
+    /// Asks some node, and lets the world go on until it answers.
+    fn own(&mut self, request: Request) -> Option<Answer> {
+        let caller = OWN_CALLERS + self.sequence;
+        let node = self.rng.random_range(0..self.slots.len());
+        let ask = Happening::Ask {
+            node,
+            epoch: self.slots[node].epoch,
+            caller: Caller(caller),
+            header: Header::default(),
+            request: Box::new(request),
+        };
+        self.plan(0, ask);
+        let until = self.now + SETTLE_US;
+        while self.now < until && !self.own_answers.contains_key(&caller) {
+            self.run_for(LOOK_US);
+        }
+        self.own_answers.remove(&caller)
     }
 
     pub(super) fn read_all(&mut self, key: &str) -> Option<Vec<u64>> {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   core's thread                              committer's thread
-//!   get, scan  --> overlay, then database
+//!   get, visit --> overlay, then database
 //!   commit     --> overlay, batch
 //!   submit     --> queue               ------> one write, one sync, for all that waits
 //!   advance    <-- driver <------------------- one event
@@ -24,13 +24,14 @@ mod options;
 mod overlay;
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use rocksdb::{ColumnFamily, DB, ErrorKind, ReadOptions, WriteBatch, WriteOptions};
 
-use crate::{Batch, CommitEvent, Family, Level, Progress, Storage, StorageError, Ticket};
+use crate::{Batch, CommitEvent, Family, Level, Progress, Storage, StorageError, Ticket, Visitor};
 use committer::{Committer, Log, Queued};
 use directory::Directory;
 use overlay::Overlay;
@@ -283,16 +284,15 @@ impl Storage for Rocks {
         }
     }
 
-    fn scan(
+    fn visit(
         &self,
         family: Family,
         from: &[u8],
         to: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<(Bytes, Bytes)>, StorageError> {
-        let mut found = Vec::new();
-        if limit == 0 || to.is_some_and(|to| to <= from) {
-            return Ok(found);
+        visitor: &mut Visitor<'_>,
+    ) -> Result<(), StorageError> {
+        if to.is_some_and(|to| to <= from) {
+            return Ok(());
         }
         let mut options = ReadOptions::default();
         // A scan touches each block once; it should not push out of the cache what point reads use again.
@@ -305,35 +305,45 @@ impl Storage for Rocks {
             .raw_iterator_cf_opt(column(&self.db, family), options);
         stored.seek(from);
         let mut fresh = self.overlay.range(family, from, to).peekable();
-        while found.len() < limit {
-            let Some((key, value)) = stored.item() else {
-                // The end, or a failure.
-                stored.status().map_err(|error| {
-                    let after = found.last().map_or(from, |(key, _): &(Bytes, Bytes)| key);
-                    unreadable(family, after, error)
-                })?;
-                let rest = fresh
-                    .by_ref()
-                    .filter_map(|(k, v)| Some((k.clone(), v.clone()?)));
-                found.extend(rest.take(limit - found.len()));
-                break;
-            };
-            match fresh.next_if(|(fresh_key, _)| fresh_key.as_ref() <= key) {
+        // Where the last entry was: a failure lies after it.
+        let mut last = from.to_vec();
+        while let Some((key, value)) = stored.item() {
+            let next = match fresh.next_if(|(fresh_key, _)| fresh_key.as_ref() <= key) {
                 None => {
-                    found.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
-                    stored.next();
+                    last.clear();
+                    last.extend_from_slice(key);
+                    let next = visitor(key, value);
+                    if next.is_continue() {
+                        stored.next();
+                    }
+                    next
                 }
                 Some((fresh_key, fresh_value)) => {
                     if fresh_key.as_ref() == key {
                         stored.next(); // overlaid
                     }
-                    if let Some(value) = fresh_value {
-                        found.push((fresh_key.clone(), value.clone()));
+                    match fresh_value {
+                        Some(value) => visitor(fresh_key, value),
+                        None => ControlFlow::Continue(()),
                     }
                 }
+            };
+            if next.is_break() {
+                return Ok(());
             }
         }
-        Ok(found)
+        // The end, or a failure.
+        stored
+            .status()
+            .map_err(|error| unreadable(family, &last, error))?;
+        for (key, value) in fresh {
+            if let Some(value) = value
+                && visitor(key, value).is_break()
+            {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn commit(&mut self, batch: Batch, level: Level) -> Ticket {

@@ -1,0 +1,138 @@
+//! Work that takes longer than one input may: done a slice at a time, with requests served in between.
+//!
+//! The node has one thread and decides everything on it, so a scan of many thousand records at one go would hold up every
+//! request that comes meanwhile. A slice does a bounded number of units of work, and the next may come
+//! [`SLICE_EVERY`] later at the earliest. Jobs take turns, so that a short one does not wait for a long one to end.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use quorate_protocol::{Refusal, ReplicaReply, RequestId};
+use quorate_ring::NodeId;
+use quorate_storage::Storage;
+
+use crate::api::Output;
+use crate::node::{Node, Waiter, tell};
+use crate::scan::ScanJob;
+use crate::time::Time;
+
+/// The least time from the beginning of one slice to the next. With slices of half a millisecond, jobs take at most about half
+/// of the thread while requests are waiting, and a request waits half a millisecond more at the worst.
+pub(crate) const SLICE_EVERY: Duration = Duration::from_micros(500);
+
+/// The most jobs that a node takes on; more are refused, so that those under way end in time. Each holds some megabytes
+/// at the worst.
+pub(crate) const JOBS_MAX: usize = 32;
+
+/// What a seek costs, in units of one record looked at.
+pub(crate) const SEEK_UNITS: usize = 8;
+
+/// A kind of work, and how far it has come.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// Lists keys of partitions for a coordinator.
+    Scan(ScanJob),
+}
+
+/// For whom a job is done, and until when that makes sense.
+#[derive(Debug)]
+struct Turn {
+    /// None where nobody waits: what a node does for its own sake.
+    waiter: Option<Waiter>,
+    deadline: Time,
+    job: Job,
+}
+
+/// The jobs of a node.
+#[derive(Debug, Default)]
+pub(crate) struct Jobs {
+    /// The next to have a turn first.
+    turns: VecDeque<Turn>,
+    /// When the next slice may begin.
+    next_slice: Time,
+}
+
+impl Jobs {
+    /// When there is something to do.
+    pub(crate) fn wake_at(&self) -> Option<Time> {
+        (!self.turns.is_empty()).then_some(self.next_slice)
+    }
+
+    /// Nobody waits any longer for what these nodes or conversations asked.
+    pub(crate) fn forget(&mut self, gone: impl Fn(&Waiter) -> bool) {
+        self.turns
+            .retain(|turn| !turn.waiter.as_ref().is_some_and(&gone));
+    }
+}
+
+impl<S: Storage> Node<S> {
+    /// Takes a job on. Its reply goes to `waiter`, if it is done before the deadline.
+    ///
+    /// # Errors
+    /// [`Refusal::Overloaded`], if there are too many already.
+    pub(crate) fn take_on(
+        &mut self,
+        waiter: Option<Waiter>,
+        deadline: Time,
+        job: Job,
+    ) -> Result<(), Refusal> {
+        if self.jobs.turns.len() >= JOBS_MAX {
+            return Err(Refusal::Overloaded);
+        }
+        self.jobs.turns.push_back(Turn {
+            waiter,
+            deadline,
+            job,
+        });
+        Ok(())
+    }
+
+    /// Does a slice of work, if one is due.
+    pub(crate) fn on_jobs(&mut self, now: Time, out: &mut Vec<Output>) {
+        if now < self.jobs.next_slice {
+            return;
+        }
+        let next = loop {
+            match self.jobs.turns.pop_front() {
+                // Its asker has given up by now.
+                Some(turn) if turn.deadline <= now => {}
+                next => break next,
+            }
+        };
+        let Some(mut turn) = next else {
+            return;
+        };
+        self.jobs.next_slice = now.after(SLICE_EVERY);
+        let reply = match &mut turn.job {
+            Job::Scan(scan) => scan.slice(self.replica.storage(), self.config.limits.slice_units),
+        };
+        match reply {
+            None => self.jobs.turns.push_back(turn),
+            Some(reply) => {
+                // What is told must be as durable as what a read shows.
+                if let Some(waiter) = turn.waiter
+                    && let Some((waiter, reply)) = self.replica.once_written(reply, waiter)
+                {
+                    tell(waiter, reply, &mut self.local, out);
+                }
+            }
+        }
+    }
+
+    /// The node is out of reach, so its jobs are done for nobody.
+    pub(crate) fn forget_jobs_of(&mut self, node: NodeId) {
+        self.jobs
+            .forget(|waiter| matches!(waiter, Waiter::Peer(of, _) if *of == node));
+    }
+
+    /// The conversation is over.
+    pub(crate) fn forget_own_job(&mut self, id: RequestId) {
+        self.jobs
+            .forget(|waiter| matches!(waiter, Waiter::Own(of) if *of == id));
+    }
+}
+
+/// A refusal in place of a job's result.
+pub(crate) fn refused(refusal: Refusal) -> ReplicaReply {
+    ReplicaReply::Refused(refusal)
+}
