@@ -14,13 +14,7 @@ pub(crate) enum Form {
 
 /// Multipart where `Accept` gives it the greater weight, otherwise JSON.
 pub(crate) fn preferred(headers: &HeaderMap) -> Form {
-    let ranges: Vec<(String, u16)> = headers
-        .get_all(ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(range)
-        .collect();
+    let ranges = ranges(headers);
     let json = weight(&ranges, "application", "json");
     let multipart = weight(&ranges, "multipart", "mixed");
     if multipart > json {
@@ -28,6 +22,23 @@ pub(crate) fn preferred(headers: &HeaderMap) -> Form {
     } else {
         Form::Json
     }
+}
+
+/// The media ranges of `Accept`, with their weights.
+fn ranges(headers: &HeaderMap) -> Vec<(String, u16)> {
+    headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(range)
+        .collect()
+}
+
+/// Whether `Accept` gives lines of JSON a greater weight than one JSON document.
+pub(crate) fn wants_lines(headers: &HeaderMap) -> bool {
+    let ranges = ranges(headers);
+    weight(&ranges, "application", "x-ndjson") > weight(&ranges, "application", "json")
 }
 
 /// One media range and its weight in thousandths. Parameters other than `q` are passed over.
@@ -93,5 +104,22 @@ mod tests {
             assert_eq!(preferred(&headers), form, "{accept}");
         }
         assert_eq!(preferred(&HeaderMap::new()), Form::Json);
+    }
+
+    #[test]
+    fn lines_are_asked_for_by_name() {
+        for (accept, wants) in [
+            ("", false),
+            ("*/*", false),
+            ("application/*", false),
+            ("application/json", false),
+            ("application/x-ndjson", true),
+            ("application/x-ndjson, application/json;q=0.9", true),
+            ("application/x-ndjson;q=0.1, */*", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, HeaderValue::from_static(accept));
+            assert_eq!(wants_lines(&headers), wants, "{accept}");
+        }
     }
 }

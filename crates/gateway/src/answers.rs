@@ -134,7 +134,7 @@ fn several(
     let mut response = Response::new(Body::empty());
     *response.status_mut() = match operation {
         Operation::Put => StatusCode::OK,
-        Operation::Get | Operation::Delete => StatusCode::MULTIPLE_CHOICES,
+        Operation::Get | Operation::Delete | Operation::List => StatusCode::MULTIPLE_CHOICES,
     };
     let out = response.headers_mut();
     out.insert(SIBLINGS, count.into());

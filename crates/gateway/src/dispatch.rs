@@ -14,11 +14,11 @@ use quorate_protocol::{Answer, Condition, Delete, Get, Header, Put, Request, Val
 use tracing::Instrument as _;
 
 use crate::buckets::{self, BucketPath};
-use crate::key_path::{KeyPath, Target};
+use crate::key_path::{self, KeyPath, Target};
 use crate::params::{self, Operation, Params};
 use crate::problem::{Kind, Problem};
 use crate::request_id::{self, REQUEST_ID};
-use crate::{Backend, Limits, answers, body, conditions, explain, headers, trace};
+use crate::{Backend, Limits, answers, body, conditions, explain, headers, listing, trace};
 
 const KEY_METHODS: &str = "GET, HEAD, PUT, DELETE";
 const PROBE_METHODS: &str = "GET, HEAD";
@@ -94,6 +94,9 @@ async fn handle<B: Backend>(
     if let Some(path) = KeyPath::split(path) {
         return on_key(gateway, parts, path, body).await;
     }
+    if let Some(bucket) = key_path::bucket_of_keys(path) {
+        return listing::on_keys(&gateway.backend, parts, bucket).await;
+    }
     if let Some(path) = BucketPath::split(path) {
         let document = || async {
             let limits = Limits {
@@ -114,7 +117,7 @@ async fn handle<B: Backend>(
         }),
         _ => Err(Problem::new(
             Kind::NoSuchRoute,
-            "There is no such route. Keys are at /v1/buckets/BUCKET/keys/KEY.",
+            "There is no such route. Keys are at /v1/buckets/BUCKET/keys/KEY, and listed at /v1/buckets/BUCKET/keys.",
         )),
     }
 }
@@ -158,7 +161,7 @@ async fn on_key<B: Backend>(
     let mut _share = None;
     let options = params.options;
     let request = match operation {
-        Operation::Get => Request::Get(Get {
+        Operation::Get | Operation::List => Request::Get(Get {
             bucket,
             key,
             options,
@@ -264,7 +267,7 @@ impl Asked {
         let params = params::parse(operation, parts.uri.query())?;
         headers::refuse_unsupported(operation, &parts.headers)?;
         let (described, context) = match operation {
-            Operation::Get => Default::default(),
+            Operation::Get | Operation::List => Default::default(),
             Operation::Put => (
                 headers::described(&parts.headers)?,
                 headers::context(&parts.headers)?,
@@ -275,7 +278,7 @@ impl Asked {
             ),
         };
         let condition = match operation {
-            Operation::Get => None,
+            Operation::Get | Operation::List => None,
             Operation::Put | Operation::Delete => conditions::of(&parts.headers)?,
         };
         if operation == Operation::Put && condition.is_none() {

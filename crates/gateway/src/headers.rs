@@ -3,7 +3,7 @@
 use axum::http::HeaderMap;
 use axum::http::header::{
     CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, IF_MATCH,
-    IF_UNMODIFIED_SINCE,
+    IF_NONE_MATCH, IF_UNMODIFIED_SINCE,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -100,6 +100,7 @@ pub(crate) fn refuse_unsupported(operation: Operation, headers: &HeaderMap) -> R
     let conditions: &[HeaderName] = match operation {
         // A get evaluates If-None-Match, and a write both.
         Operation::Get => &[IF_MATCH],
+        Operation::List => &[IF_MATCH, IF_NONE_MATCH],
         Operation::Put | Operation::Delete => &[IF_UNMODIFIED_SINCE],
     };
     if let Some(condition) = conditions.iter().find(|name| headers.contains_key(*name)) {

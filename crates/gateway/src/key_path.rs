@@ -46,6 +46,12 @@ pub(crate) fn bounded(what: &str, sent: &str, limit: usize) -> Result<String, Pr
     Ok(text)
 }
 
+/// The bucket of a path of the form `/v1/buckets/B/keys`, still as it was sent.
+pub(crate) fn bucket_of_keys(path: &str) -> Option<&str> {
+    let (bucket, rest) = path.strip_prefix(BUCKETS)?.split_once('/')?;
+    (rest == "keys").then_some(bucket)
+}
+
 fn undecodable(what: &str, error: PercentError) -> Problem {
     Problem::new(
         Kind::Malformed,

@@ -54,6 +54,7 @@ mod dispatch;
 mod explain;
 mod headers;
 mod key_path;
+mod listing;
 mod params;
 mod percent;
 mod problem;

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use quorate_protocol::{Options, QUORUM_COUNT_MAX, Quorum, TIMEOUT_MAX};
+use quorate_protocol::{KEY_BYTES_MAX, Options, QUORUM_COUNT_MAX, Quorum, TIMEOUT_MAX};
 use thiserror::Error;
 
 use crate::percent::{self, PercentError};
@@ -20,6 +20,8 @@ pub(crate) enum Operation {
     Put,
     /// `DELETE`.
     Delete,
+    /// `GET` and `HEAD` of a bucket's keys.
+    List,
 }
 
 impl Operation {
@@ -28,17 +30,24 @@ impl Operation {
             Operation::Get => "GET",
             Operation::Put => "PUT",
             Operation::Delete => "DELETE",
+            Operation::List => "GET of keys",
         }
     }
 }
 
 /// What the query of a request says.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Params {
     /// Quorums and `return_body`.
     pub(crate) options: Options,
     /// Milliseconds, at least 1 where given; 0 for the default.
     pub(crate) timeout_ms: u32,
+    /// What the keys of a listing begin with.
+    pub(crate) prefix: String,
+    /// The key after which a listing begins.
+    pub(crate) after: Option<String>,
+    /// How many keys a listing is to have, at least 1 where given.
+    pub(crate) limit: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,6 +62,9 @@ enum Name {
     ReturnBody,
     Explain,
     Ttl,
+    Prefix,
+    After,
+    Limit,
 }
 
 struct Parameter {
@@ -65,12 +77,19 @@ const fn parameter(name: Name, text: &'static str, of: &'static [Operation]) -> 
     Parameter { name, text, of }
 }
 
-const ANY: &[Operation] = &[Operation::Get, Operation::Put, Operation::Delete];
+const ANY: &[Operation] = &[
+    Operation::Get,
+    Operation::Put,
+    Operation::Delete,
+    Operation::List,
+];
+const ON_KEYS: &[Operation] = &[Operation::Get, Operation::Put, Operation::Delete];
 // A delete without a context, and any write with a condition, reads first, so it takes the quorums of both.
 const WRITING: &[Operation] = &[Operation::Put, Operation::Delete];
 const PUTTING: &[Operation] = &[Operation::Put];
+const LISTING: &[Operation] = &[Operation::List];
 
-const PARAMETERS: [Parameter; 10] = [
+const PARAMETERS: [Parameter; 13] = [
     parameter(Name::R, "r", ANY),
     parameter(Name::W, "w", WRITING),
     parameter(Name::Pr, "pr", ANY),
@@ -79,8 +98,11 @@ const PARAMETERS: [Parameter; 10] = [
     parameter(Name::Timeout, "timeout", ANY),
     parameter(Name::Sloppy, "sloppy", ANY),
     parameter(Name::ReturnBody, "return_body", PUTTING),
-    parameter(Name::Explain, "explain", ANY),
+    parameter(Name::Explain, "explain", ON_KEYS),
     parameter(Name::Ttl, "ttl", PUTTING),
+    parameter(Name::Prefix, "prefix", LISTING),
+    parameter(Name::After, "after", LISTING),
+    parameter(Name::Limit, "limit", LISTING),
 ];
 
 /// Why a query is refused.
@@ -274,6 +296,9 @@ fn apply(params: &mut Params, parameter: &Parameter, value: &str) -> Result<(), 
         Name::Pr => options.pr = Some(quorum(name, value, 0)?),
         Name::Pw => options.pw = Some(quorum(name, value, 0)?),
         Name::Dw => options.dw = Some(quorum(name, value, 0)?),
+        Name::Prefix => params.prefix = part_of_key(name, value)?,
+        Name::After => params.after = Some(part_of_key(name, value)?),
+        Name::Limit => params.limit = Some(limit(name, value)?),
         Name::Timeout => params.timeout_ms = timeout_ms(name, value)?,
         Name::ReturnBody => options.return_body = boolean(name, value)?,
         Name::Sloppy => {
@@ -294,6 +319,35 @@ fn apply(params: &mut Params, parameter: &Parameter, value: &str) -> Result<(), 
         }
     }
     Ok(())
+}
+
+fn part_of_key(name: &'static str, value: &str) -> Result<String, ParamError> {
+    if value.len() > KEY_BYTES_MAX {
+        return Err(ParamError::Impossible {
+            name,
+            value: shorten(value),
+            why: format!("no key has more than {KEY_BYTES_MAX} bytes"),
+        });
+    }
+    Ok(value.to_owned())
+}
+
+/// How many keys: of a page fewer are allowed, which is checked where that is known.
+fn limit(name: &'static str, value: &str) -> Result<u64, ParamError> {
+    let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    match value.parse() {
+        Ok(0) => Err(ParamError::Impossible {
+            name,
+            value: shorten(value),
+            why: "a listing of no keys says nothing: it is at least 1".to_owned(),
+        }),
+        Ok(limit) if is_number => Ok(limit),
+        _ => Err(ParamError::Malformed {
+            name,
+            value: shorten(value),
+            expected: "a number of keys".to_owned(),
+        }),
+    }
 }
 
 fn quorum(name: &'static str, value: &str, least: u8) -> Result<Quorum, ParamError> {
@@ -429,6 +483,7 @@ mod tests {
                     ..Options::default()
                 },
                 timeout_ms: 90_000,
+                ..Params::default()
             })
         );
     }

@@ -165,6 +165,11 @@ impl Problem {
         problem
     }
 
+    /// Whether the same request may well succeed in a moment.
+    pub(crate) fn is_passing(&self) -> bool {
+        self.kind.retry_after_s().is_some()
+    }
+
     #[cfg(test)]
     pub(crate) fn kind(&self) -> Kind {
         self.kind

@@ -651,7 +651,7 @@ async fn unknown_routes_and_methods() {
     for path in [
         "/",
         "/v1",
-        "/v1/buckets/b/keys",
+        "/v1/buckets/b/keyz",
         "/v1/buckets/b",
         "/healthz/",
         "/HEALTHZ",

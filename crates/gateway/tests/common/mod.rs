@@ -11,7 +11,8 @@ use axum::http::{HeaderMap, Request as HttpRequest, StatusCode};
 use bytes::Bytes;
 use quorate_gateway::{Backend, Limits, router};
 use quorate_protocol::{
-    Account, Answer, Condition, Explained, Header, Refusal, ReplicaAccount, Request, Shown, Value,
+    Account, Answer, Condition, Explained, Header, Listing, Refusal, ReplicaAccount, Request,
+    Shown, Value,
 };
 use serde_json::Value as Json;
 use tower::ServiceExt as _;
@@ -26,6 +27,8 @@ struct State {
     last_dot: u64,
     calls: Vec<(Header, Request)>,
     scripted: Option<Answer>,
+    /// Answers everything so once it was asked so often.
+    scripted_after: Option<(usize, Answer)>,
     unready: Option<String>,
 }
 
@@ -64,6 +67,11 @@ impl Store {
     /// Answers everything with this from now on.
     pub(crate) fn script(&self, answer: Answer) {
         self.state().scripted = Some(answer);
+    }
+
+    /// Answers everything with this once it was asked so many times in all.
+    pub(crate) fn script_after(&self, calls: usize, answer: Answer) {
+        self.state().scripted_after = Some((calls, answer));
     }
 
     /// Not ready from now on.
@@ -172,11 +180,26 @@ impl State {
                 values.retain(|(dot, _)| delete.context.is_some() && !seen.contains(dot));
                 Ok(Answer::Deleted)
             }
-            Request::List(_)
-            | Request::Bucket(_)
-            | Request::Buckets
-            | Request::Status
-            | Request::Describe => Err(Refusal::Malformed("not over HTTP".to_owned())),
+            Request::List(list) => {
+                let after = list.after.unwrap_or_default();
+                let mut keys = self.keys.iter().filter(|((bucket, key), values)| {
+                    *bucket == list.bucket
+                        && key.starts_with(&list.prefix)
+                        && *key > after
+                        && !values.is_empty()
+                });
+                let most = list.limit as usize;
+                let found: Vec<String> = keys
+                    .by_ref()
+                    .take(most)
+                    .map(|((_, key), _)| key.clone())
+                    .collect();
+                let next = keys.next().and_then(|_| found.last().cloned());
+                Ok(Answer::Listed(Listing { keys: found, next }))
+            }
+            Request::Bucket(_) | Request::Buckets | Request::Status | Request::Describe => {
+                Err(Refusal::Malformed("not over HTTP".to_owned()))
+            }
         }
     }
 }
@@ -187,7 +210,9 @@ impl Backend for Store {
         tokio::task::yield_now().await;
         let mut state = self.state();
         state.calls.push((header, request.clone()));
-        match state.scripted.clone() {
+        let late = state.scripted_after.clone();
+        let late = late.filter(|(calls, _)| state.calls.len() > *calls);
+        match state.scripted.clone().or(late.map(|(_, answer)| answer)) {
             Some(answer) => answer,
             None => {
                 let explains = request.explains();
