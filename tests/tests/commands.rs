@@ -215,13 +215,14 @@ fn directories_are_imported_once_and_verified() {
     let _ = cluster
         .cli(&["import", "--dir", "/nonexistent", "files"])
         .expect(1);
-    let _ = cluster.cli(&["import", "files"]).expect(2);
+    let _ = cluster.cli(&["import", "--dir", tree]).expect(2);
 }
 
 #[test]
 fn wrong_usage_exits_2_and_help_is_everywhere() {
     for command in [
-        "dev", "init", "server", "ready", "get", "put", "delete", "import", "verify", "sim",
+        "dev", "init", "server", "ready", "get", "put", "delete", "list", "import", "export",
+        "verify", "sim",
     ] {
         let help = bare(&[command, "--help"]).expect(0);
         assert!(help.text().contains("Usage: quorate"), "{help:?}");

@@ -17,6 +17,17 @@ pub(crate) enum Failure {
     Told,
 }
 
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Failed(what) | Failure::Usage(what) | Failure::NotFound(what) => {
+                f.write_str(what)
+            }
+            Failure::Told => Ok(()),
+        }
+    }
+}
+
 impl Failure {
     /// A failure in words.
     pub(crate) fn new(what: impl fmt::Display) -> Failure {

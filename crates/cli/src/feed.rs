@@ -69,7 +69,7 @@ where
         move || count(&roots, value_bytes_max)
     });
     let (files, bytes) = counted.await.map_err(Failure::new)?;
-    let mut progress = Progress::start(files, bytes);
+    let mut progress = Progress::start("files", Some(files), Some(bytes));
 
     let (sender, mut fed) = mpsc::channel(IN_FLIGHT_MAX);
     let handle = Handle::current();

@@ -4,14 +4,17 @@
 //! is said beside them goes to standard error. The exit code is 0 on success, 1 where something was refused or failed,
 //! 2 on wrong usage and 3 where a key is absent.
 
+mod checkpoint;
 mod cluster;
 mod commands;
 mod content_type;
 mod explain;
 mod failure;
 mod feed;
+mod lines;
 mod local;
 mod logging;
+mod ndjson;
 mod options;
 mod output;
 mod progress;
@@ -66,7 +69,9 @@ enum Command {
     Put(commands::put::Put),
     Delete(commands::delete::Delete),
     Bucket(commands::bucket::Bucket),
+    List(commands::list::List),
     Import(commands::import::Import),
+    Export(commands::export::Export),
     Verify(commands::verify::Verify),
     Bench(commands::bench::Bench),
     Sim(commands::sim::Sim),
@@ -91,7 +96,9 @@ impl Command {
             Command::Put(put) => put.run(form),
             Command::Delete(delete) => delete.run(form),
             Command::Bucket(bucket) => bucket.run(form),
+            Command::List(list) => list.run(form),
             Command::Import(import) => import.run(form),
+            Command::Export(export) => export.run(form),
             Command::Verify(verify) => verify.run(form),
             Command::Bench(bench) => bench.run(form),
             Command::Sim(sim) => sim.run(form),

@@ -26,8 +26,8 @@ fn it_names_itself_and_its_commands() {
     let (code, help) = run("--help");
     assert_eq!(code, Some(0));
     for command in [
-        "dev", "init", "server", "ready", "get", "put", "delete", "import", "verify", "bench",
-        "sim",
+        "dev", "init", "server", "ready", "get", "put", "delete", "list", "import", "export",
+        "verify", "bench", "sim",
     ] {
         assert!(
             help.contains(&format!("\n  {command} ")),

@@ -26,6 +26,7 @@ mod config;
 mod error;
 mod explain;
 mod link;
+mod listing;
 mod requests;
 mod routing;
 
@@ -33,5 +34,8 @@ pub use client::{Client, Described};
 pub use config::{ClientConfig, ConfigError};
 pub use error::Error;
 pub use explain::{ExplainRequest, Explained};
-pub use quorate_protocol::{Account, BucketDescription, Condition, PropertyChanges, Quorum, Value};
+pub use listing::{Keys, ListRequest};
+pub use quorate_protocol::{
+    Account, BucketDescription, Condition, Listing, PropertyChanges, Quorum, Value,
+};
 pub use requests::{DeleteRequest, Fetched, GetRequest, PutRequest, Sibling};

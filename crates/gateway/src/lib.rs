@@ -12,6 +12,7 @@
 //! | `PUT /v1/buckets/B/keys/K` | 204, or 200 with `return_body=true`; 412 if a condition does not hold |
 //! | `GET`, `HEAD /v1/buckets/B/keys/K` | 200, 300 with siblings, 304, 404 |
 //! | `DELETE /v1/buckets/B/keys/K` | 204; 412 if a condition does not hold |
+//! | `GET`, `HEAD /v1/buckets/B/keys` | 200 with a page of keys, or a stream of lines |
 //! | `GET /v1/buckets` | 200 with every bucket that was created |
 //! | `GET`, `HEAD`, `PUT /v1/buckets/B` | 200 with its properties |
 //! | `DELETE /v1/buckets/B?confirm=B` | 204: the bucket and everything in it is dropped |

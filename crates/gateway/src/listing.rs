@@ -26,9 +26,10 @@ use serde::Serialize;
 
 use crate::accept;
 use crate::headers;
+use crate::key_path::bounded;
 use crate::params::{self, Operation, ParamError, Params};
 use crate::problem::{Kind, Problem};
-use crate::{Backend, key_path, trace};
+use crate::{Backend, trace};
 
 const METHODS: &str = "GET, HEAD";
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
@@ -56,7 +57,7 @@ pub(crate) async fn on_keys<B: Backend>(
     if parts.method != Method::GET && parts.method != Method::HEAD {
         return Err(Problem::method_not_allowed(parts.method.as_str(), METHODS));
     }
-    let bucket = key_path::bounded("bucket name", bucket, BUCKET_BYTES_MAX)?;
+    let bucket = bounded("bucket name", bucket, BUCKET_BYTES_MAX)?;
     let params = params::parse(Operation::List, parts.uri.query())?;
     headers::refuse_unsupported(Operation::List, &parts.headers)?;
     let is_stream = accept::wants_lines(&parts.headers);

@@ -1,5 +1,6 @@
 //! `quorate import`
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use quorate_client::{Client, Error};
@@ -7,6 +8,7 @@ use quorate_protocol::{Options, Refusal, VALUE_BYTES_MAX};
 use serde_json::json;
 
 use crate::cluster::Patience;
+use crate::commands::import_lines::{self, Lines};
 use crate::content_type;
 use crate::failure::Failure;
 use crate::feed::{self, Item};
@@ -16,18 +18,29 @@ use crate::runtime;
 use crate::tally::Tally;
 use crate::tree::{Root, Skip};
 
-/// Store every file of a directory
+/// Store what an export wrote, or every file of a directory
 ///
-/// Keys are paths relative to the directory, with '/' between their parts. Each key is read before it is written: what is stored already
-/// is left alone, anything else is replaced, siblings too, so importing again takes an interrupted import up where it ended. Left out and reported
-/// are symbolic links, names that are not UTF-8, and what is larger or longer than a value or key may be.
+/// Lines of JSON, from FILE or standard input, as `quorate export` writes them: each has "bucket", "key", and "value" or "value_base64" with
+/// "content_type" and "meta", or "siblings" with several such. Each key is read before it is written: one that holds just what its line
+/// says is left alone, any other comes to hold just that. So importing again takes an interrupted import up where it ended; --resume skips
+/// what is known to be stored. With --dir every file of a directory becomes a key of BUCKET: keys are paths relative to the directory, with '/' between
+/// their parts. Left out and reported are then symbolic links, names that are not UTF-8, and what is larger or longer than a value or key may be.
 #[derive(clap::Args)]
 pub(crate) struct Import {
-    #[command(flatten)]
-    source: Source,
+    /// With --dir the bucket; otherwise a file of lines, or - for standard input, which is the default
+    #[arg(value_name = "FILE|BUCKET")]
+    from: Option<String>,
 
-    /// The bucket
-    bucket: String,
+    /// A directory; with NAME=PATH the keys begin with NAME/. May be repeated. A path that contains '=' is written from / or ./ on
+    #[arg(long = "dir", value_name = "[NAME=]PATH", requires = "from", conflicts_with_all = ["bucket", "resume", "skip_bad"])]
+    dirs: Vec<Root>,
+
+    /// The largest file that --dir takes, in bytes: the nodes' value_bytes_max
+    #[arg(long, value_name = "BYTES", default_value_t = VALUE_BYTES_MAX as u64)]
+    value_bytes_max: u64,
+
+    #[command(flatten)]
+    lines: Lines,
 
     #[command(flatten)]
     timeout: TimeoutArgs,
@@ -37,18 +50,6 @@ pub(crate) struct Import {
 
     #[command(flatten)]
     cluster: ClusterArgs,
-}
-
-/// Which files.
-#[derive(clap::Args)]
-pub(crate) struct Source {
-    /// A directory; with NAME=PATH the keys begin with NAME/. May be repeated. A path that contains '=' is written from / or ./ on
-    #[arg(long = "dir", value_name = "[NAME=]PATH", required = true)]
-    pub(crate) dirs: Vec<Root>,
-
-    /// The largest file that is taken, in bytes: the nodes' value_bytes_max
-    #[arg(long, value_name = "BYTES", default_value_t = VALUE_BYTES_MAX as u64)]
-    pub(crate) value_bytes_max: u64,
 }
 
 /// What came of one file.
@@ -69,21 +70,20 @@ struct Counts {
 
 impl Import {
     pub(crate) fn run(self, form: Form) -> Result<(), Failure> {
+        if self.dirs.is_empty() {
+            let file = self.from.filter(|from| from != "-").map(PathBuf::from);
+            let options = self.write.into_options(Options::default());
+            return import_lines::run(file, self.lines, options, self.timeout, &self.cluster, form);
+        }
+        // The parser has seen to it that it is there.
+        let bucket = self.from.unwrap_or_default();
         let began = Instant::now();
         let mut tally = Tally::default();
         let mut counts = Counts::default();
         let options = self.write.into_options(Options::default());
         runtime::block_on(async {
             let client = self.cluster.connect().await?;
-            let work = |item| {
-                store(
-                    client.clone(),
-                    self.bucket.clone(),
-                    item,
-                    options,
-                    self.timeout,
-                )
-            };
+            let work = |item| store(client.clone(), bucket.clone(), item, options, self.timeout);
             let done = |tally: &mut Tally, outcome| match outcome {
                 Outcome::Stored(bytes) => {
                     counts.stored += 1;
@@ -96,14 +96,7 @@ impl Import {
                 Outcome::TooLarge(path) => tally.skip(&path, Skip::ValueTooLarge),
                 Outcome::Failed(key, error) => tally.fail(&key, &error.to_string()),
             };
-            feed::drive(
-                self.source.dirs,
-                self.source.value_bytes_max,
-                &mut tally,
-                work,
-                done,
-            )
-            .await
+            feed::drive(self.dirs, self.value_bytes_max, &mut tally, work, done).await
         })?;
         let seconds = began.elapsed().as_secs_f64();
         let Counts {
@@ -113,7 +106,7 @@ impl Import {
         } = counts;
         match form {
             Form::Json => output::json(&json!({
-                "bucket": self.bucket,
+                "bucket": bucket,
                 "files": stored + unchanged,
                 "bytes": bytes,
                 "stored": stored,

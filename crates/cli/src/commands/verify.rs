@@ -3,17 +3,17 @@
 use std::time::Instant;
 
 use quorate_client::Client;
-use quorate_protocol::Options;
+use quorate_protocol::{Options, VALUE_BYTES_MAX};
 use serde_json::json;
 
 use crate::cluster::Patience;
-use crate::commands::import::Source;
 use crate::failure::Failure;
 use crate::feed::{self, Item};
 use crate::options::{ClusterArgs, ReadArgs, TimeoutArgs};
 use crate::output::{self, Form, human_bytes};
 use crate::runtime;
 use crate::tally::Tally;
+use crate::tree::Root;
 
 /// Read every file of an import back and compare it
 ///
@@ -35,6 +35,18 @@ pub(crate) struct Verify {
 
     #[command(flatten)]
     cluster: ClusterArgs,
+}
+
+/// Which files.
+#[derive(clap::Args)]
+struct Source {
+    /// A directory; with NAME=PATH the keys begin with NAME/. May be repeated. A path that contains '=' is written from / or ./ on
+    #[arg(long = "dir", value_name = "[NAME=]PATH", required = true)]
+    dirs: Vec<Root>,
+
+    /// The largest file that is taken, in bytes: the nodes' value_bytes_max
+    #[arg(long, value_name = "BYTES", default_value_t = VALUE_BYTES_MAX as u64)]
+    value_bytes_max: u64,
 }
 
 /// What came of one file.
