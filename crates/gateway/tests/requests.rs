@@ -652,7 +652,6 @@ async fn unknown_routes_and_methods() {
         "/",
         "/v1",
         "/v1/buckets/b/keyz",
-        "/v1/buckets/b",
         "/healthz/",
         "/HEALTHZ",
         "//healthz",
