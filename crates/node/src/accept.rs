@@ -185,7 +185,6 @@ impl Terms<'_> {
             durable: synced.needed() > 0,
             synced,
             return_body: self.options.return_body,
-            conditional: false,
         })
     }
 }

@@ -3,17 +3,19 @@
 use bytes::Bytes;
 use quorate_causal::DotSet;
 use quorate_protocol::{
-    Answer, BucketAction, BucketEntry, BucketRequest, BucketsAsked, Header, Message, Refusal,
-    ReplicaReply, ReplicaRequest, RequestId,
+    Answer, BucketAction, BucketEntry, BucketId, BucketRequest, BucketsAsked, Header, Message,
+    Refusal, ReplicaReply, ReplicaRequest, RequestId,
 };
 use quorate_ring::NodeId;
-use quorate_storage::{Batch, Family, Storage};
+use quorate_storage::{Batch, Family, Storage, StorageError};
 
 use crate::accept;
 use crate::api::{Event, Output};
 use crate::change::ChangeConversation;
+use crate::jobs::Job;
 use crate::node::{Accepted, Conversation, Kind, Local, Node, Waiter, answer};
 use crate::read::Purpose;
+use crate::reclaim::ReclaimJob;
 use crate::tally::Verdict;
 use crate::target::Target;
 use crate::time::Time;
@@ -37,7 +39,6 @@ impl<S: Storage> Node<S> {
             answer(accepted.reply_to, Answer::Bucket(Box::new(shown)), out);
             return Ok(());
         }
-        let base = self.buckets.entry(&request.bucket);
         let proposed = self.propose(&request)?;
         let needed = self
             .buckets
@@ -45,7 +46,7 @@ impl<S: Storage> Node<S> {
         for requirement in &needed {
             self.in_reach(requirement)?;
         }
-        let conversation = ChangeConversation::new(request, base, proposed, needed);
+        let conversation = ChangeConversation::new(request, proposed, needed);
         let now = accepted.now;
         let id = self.converse(accepted, Kind::Change(conversation));
         self.send_change(now, id, out);
@@ -155,24 +156,20 @@ impl<S: Storage> Node<S> {
         else {
             return;
         };
-        let current = self.buckets.entry(&change.bucket);
-        if current <= change.proposed {
-            return; // An answer to an earlier attempt.
+        let unmet = change.unmet(false);
+        let begins_life = change.proposed.version == 0;
+        // Some nodes have taken the first proposal, so the outcome is unknown if there cannot be another. One that began a
+        // life for the sake of its replica set met somebody who began one too: what that holds is not ours to drop.
+        if change.is_last() || (begins_life && change.action != BucketAction::Drop) {
+            return self.finish(id, unmet, out);
         }
-        let dropped =
-            change.action == BucketAction::Drop && current.generation > change.base.generation;
         let request = BucketRequest {
             bucket: change.bucket.clone(),
             action: change.action.clone(),
         };
-        // Somebody else dropped it too, which is all that was asked for; it remains to make sure that enough know.
-        let proposed = if dropped {
-            Ok(current)
-        } else {
-            self.propose(&request)
-        };
-        let proposed = match proposed {
-            Ok(proposed) => proposed,
+        let proposed = match self.propose(&request) {
+            Ok(proposed) if begins_life || proposed > change.proposed => proposed,
+            Ok(_) => return, // Told by one that is behind in another way: its table will be compared.
             Err(refusal) => return self.finish(id, Answer::Refused(refusal), out),
         };
         let needed = self
@@ -190,19 +187,15 @@ impl<S: Storage> Node<S> {
             return;
         };
         out.push(Output::Event(Event::ChangeAgain));
-        match change.again(proposed, needed) {
-            Ok(change) => {
-                let accepted = Accepted {
-                    reply_to,
-                    now: began,
-                    deadline,
-                    log,
-                };
-                let id = self.converse(accepted, Kind::Change(change));
-                self.send_change(now, id, out);
-            }
-            Err(refusal) => answer(reply_to, Answer::Refused(refusal), out),
-        }
+        let accepted = Accepted {
+            reply_to,
+            now: began,
+            deadline,
+            log,
+        };
+        let change = change.again(proposed, needed);
+        let id = self.converse(accepted, Kind::Change(change));
+        self.send_change(now, id, out);
     }
 
     /// Looks whether enough know of a change.
@@ -229,6 +222,9 @@ impl<S: Storage> Node<S> {
         waiter: Waiter,
         entry: BucketEntry,
     ) -> Option<(Waiter, ReplicaReply)> {
+        if let Some(entry) = self.buckets.too_late(&entry) {
+            return Some((waiter, ReplicaReply::Bucket(Box::new(entry))));
+        }
         if let Err(refusal) = self.learn(entry.clone()) {
             return Some((waiter, ReplicaReply::Refused(refusal)));
         }
@@ -250,13 +246,31 @@ impl<S: Storage> Node<S> {
     pub(crate) fn learn(&mut self, entry: BucketEntry) -> Result<(), Refusal> {
         let mut batch = Batch::new();
         let joined = self.buckets.join(entry, &self.layout, &mut batch);
-        let Some(ended) = joined.map_err(Refusal::Impossible)? else {
+        let Some(began) = joined.map_err(Refusal::Impossible)? else {
             return Ok(());
         };
-        for id in &ended {
-            batch.put(Family::Meta, crate::keys::reclaim(*id), Bytes::new());
+        if let Some(id) = began {
+            batch.put(Family::Meta, crate::keys::reclaim(id), Bytes::new());
+            self.reclaim_before(id);
         }
         self.replica.commit(batch)
+    }
+
+    fn reclaim_before(&mut self, id: BucketId) {
+        let job = ReclaimJob::new(id, self.layout.partitions());
+        self.jobs.go_on_with(Job::Reclaim(job));
+    }
+
+    /// Goes on with what was being removed when the node was closed.
+    pub(crate) fn reclaim_the_rest(&mut self) -> Result<(), StorageError> {
+        let mut found = Vec::new();
+        crate::buckets::rows(self.replica.storage(), crate::keys::RECLAIM, |key, _| {
+            found.extend(<[u8; 16]>::try_from(key).map(BucketId));
+        })?;
+        for id in found {
+            self.reclaim_before(id);
+        }
+        Ok(())
     }
 
     // ---- Requests that meet a later life of their bucket ----
@@ -271,12 +285,13 @@ impl<S: Storage> Node<S> {
     ) {
         // If it cannot be stored, this node goes on as if it had not heard.
         let _ = self.learn(entry.clone());
-        let over = match self.conversations.get_mut(&id).map(|c| &mut c.kind) {
-            Some(Kind::Write(write)) => &mut write.over,
-            Some(Kind::Read(read)) => &mut read.over,
+        match self.conversations.get_mut(&id).map(|c| &mut c.kind) {
+            Some(Kind::Read(read)) => read.over = Some(entry.name.clone()),
+            // A write is not made once more in the new life: somebody who has not heard of the drop may have seen it in the
+            // old one, and removed it.
+            Some(Kind::Write(_)) => {}
             _ => return,
-        };
-        *over = Some(entry.name.clone());
+        }
         out.push(Output::Event(Event::BucketChanged));
     }
 
@@ -290,48 +305,6 @@ impl<S: Storage> Node<S> {
             policy,
             ..target.clone()
         })
-    }
-
-    /// Puts once more, in the new life of the bucket: there its client's put is after the drop, and has nothing to
-    /// replace. Nobody who has heard of the drop can see the first attempt.
-    pub(crate) fn put_again(&mut self, id: RequestId, out: &mut Vec<Output>) -> bool {
-        let Some(Conversation {
-            kind: Kind::Write(write),
-            ..
-        }) = self.conversations.get(&id)
-        else {
-            return false;
-        };
-        let target = self.in_new_life(write.over.as_deref(), &write.target);
-        let (Some(target), Some(payload)) = (target, write.payload.clone()) else {
-            return false;
-        };
-        if write.terms.conditional {
-            return false;
-        }
-        let Some(Conversation {
-            kind: Kind::Write(write),
-            reply_to,
-            began,
-            deadline,
-            log,
-        }) = self.end(id)
-        else {
-            return false;
-        };
-        let accepted = Accepted {
-            reply_to,
-            now: began,
-            deadline,
-            log: log.clone(),
-        };
-        let unmet = write.unmet(false);
-        let again = self.write(accepted, target, write.terms, DotSet::new(), Some(payload));
-        if again.is_err() {
-            // The first attempt may be seen by those who have not heard.
-            self.give(reply_to, log, unmet, out);
-        }
-        true
     }
 
     /// Reads once more, in the new life of the bucket.

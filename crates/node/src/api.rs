@@ -73,6 +73,8 @@ pub enum Event {
     ChangeAgain,
     /// Another node's table told of a bucket's change that this node had missed.
     BucketLearnt,
+    /// Everything that a dropped bucket left on this node is removed.
+    Reclaimed,
     /// A request met a replica that knew a later life of its bucket.
     BucketChanged,
     /// The condition of a write held.

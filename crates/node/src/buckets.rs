@@ -10,7 +10,12 @@
 //! *Invariant (R11):* a replica that knows a later life of a bucket touches no record of an earlier one: it refuses, with
 //! the entry. A change is acknowledged once so many replicas of each partition know it that no quorum is without one of
 //! them. So a quorum cannot be found for a dropped life any more, whoever asks, however long he was away.
+//!
+//! *Invariant:* an entry that begins a life is taken, when it is proposed, only by a replica that knew no life as late. Else
+//! two drops, one of which few nodes have heard of, could begin the same life, and what was put after the first would be
+//! there after the second. As ids tell which life they are of, a replica knows of a life also from the writes to it.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -26,8 +31,6 @@ use crate::keys;
 use crate::placement::Placement;
 use crate::tally::Requirement;
 
-/// How often a name may be dropped. The ids of all earlier lives are kept in memory, 16 bytes each.
-const GENERATIONS_MAX: u64 = 65_536;
 /// How many rows of the table are read at a time.
 const PAGE: usize = 1024;
 
@@ -49,6 +52,15 @@ struct Known {
     policy: Arc<Policy>,
 }
 
+/// The latest life known of a bucket.
+#[derive(Debug)]
+struct Life {
+    /// Which it is.
+    id: BucketId,
+    /// Its bucket's name and replica set, if the table has its entry. If not, some coordinator knew it and wrote to it.
+    entry: Option<(String, ReplicaSetId)>,
+}
+
 /// The table. See the [module](self).
 pub(crate) struct Buckets {
     me: NodeId,
@@ -57,10 +69,8 @@ pub(crate) struct Buckets {
     /// What a bucket has that the table does not name.
     implicit: Arc<Policy>,
     known: BTreeMap<String, Known>,
-    /// The lives that are over, and whose they were.
-    over: BTreeMap<BucketId, String>,
-    /// The living ones that the table names.
-    living: BTreeMap<BucketId, ReplicaSetId>,
+    /// The latest life known of each bucket that had more than one, or has an entry. By the id of the bucket's first life.
+    lives: BTreeMap<BucketId, Life>,
     /// The seats for every replica set in use.
     placements: BTreeMap<ReplicaSetId, Arc<Placement>>,
     digest: u128,
@@ -88,13 +98,23 @@ impl Buckets {
                 siblings_max: config.limits.siblings_max,
             }),
             known: BTreeMap::new(),
-            over: BTreeMap::new(),
-            living: BTreeMap::new(),
+            lives: BTreeMap::new(),
             placements: BTreeMap::from([(set.id(), placement)]),
             digest: 0,
         };
-        for entry in stored(storage).map_err(|e| e.to_string())? {
-            buckets.set(entry, layout)?;
+        let mut failed = None;
+        rows(storage, keys::BUCKETS, |_, row| {
+            let set = BucketEntry::decode(row).and_then(|entry| buckets.set(entry, layout));
+            failed = failed.take().or(set.err());
+        })
+        .map_err(|e| e.to_string())?;
+        rows(storage, keys::HEARD, |_, row| match row.try_into() {
+            Ok(id) => buckets.hear(BucketId(id)),
+            Err(_) => failed = Some("a row about a bucket's life is none".to_owned()),
+        })
+        .map_err(|e| e.to_string())?;
+        if let Some(reason) = failed {
+            return Err(reason);
         }
         buckets.digest = buckets.digest_now();
         Ok(buckets)
@@ -116,18 +136,58 @@ impl Buckets {
         }
     }
 
-    /// Why records of this life may not be touched by way of this replica set: its bucket's entry, if that says
-    /// otherwise.
-    pub(crate) fn objection(&self, id: BucketId, set: ReplicaSetId) -> Option<&BucketEntry> {
-        if let Some(name) = self.over.get(&id) {
-            return self.known.get(name).map(|known| &known.entry);
+    /// Why records of this life may not be touched by way of this replica set, if so: the bucket has a later life, or
+    /// another replica set.
+    pub(crate) fn objection(&self, id: BucketId, set: ReplicaSetId) -> Option<Refusal> {
+        let life = self.lives.get(&id.life(0))?;
+        let right = life.entry.as_ref().is_none_or(|(_, right)| *right == set);
+        match life.id.cmp(&id) {
+            Ordering::Less => None,
+            Ordering::Equal if right => None,
+            _ => Some(match &life.entry {
+                Some((name, _)) => Refusal::BucketChanged(Box::new(self.entry(name))),
+                // It was dropped, and this node has yet to hear what it is now.
+                None => Refusal::Unavailable {
+                    needed: 1,
+                    answered: 0,
+                },
+            }),
         }
-        match self.living.get(&id) {
-            Some(right) if *right != set => {
-                self.known.values().find(|k| k.id == id).map(|k| &k.entry)
+    }
+
+    /// Whether this is a later life than this node knew of.
+    pub(crate) fn is_news(&self, id: BucketId) -> bool {
+        let known = self.lives.get(&id.life(0));
+        id.generation() > known.map_or(0, |life| life.id.generation())
+    }
+
+    /// Takes note of a life from a write to it.
+    pub(crate) fn heard(&mut self, id: BucketId, batch: &mut Batch) {
+        self.hear(id);
+        batch.put(Family::Meta, keys::heard(id), id.0.to_vec());
+    }
+
+    fn hear(&mut self, id: BucketId) {
+        if self.is_news(id) {
+            self.lives.insert(id.life(0), Life { id, entry: None });
+        }
+    }
+
+    /// Whether a proposed entry would begin a life that this node, or a later one, knows already; then the entry that is to
+    /// be topped.
+    pub(crate) fn too_late(&self, proposed: &BucketEntry) -> Option<BucketEntry> {
+        let known = self.lives.get(&proposed.id().life(0));
+        let latest = known.map_or(0, |life| life.id.generation());
+        (proposed.version == 0 && proposed.generation <= latest).then(|| {
+            let mut entry = self.entry(&proposed.name);
+            if entry.generation < latest {
+                entry = BucketEntry {
+                    generation: latest,
+                    ..BucketEntry::implicit(&proposed.name)
+                };
             }
-            _ => None,
-        }
+            entry
+        })
     }
 
     /// The seats for a replica set, if a bucket in the table has it.
@@ -175,7 +235,7 @@ impl Buckets {
         }
     }
 
-    /// Joins an entry into the table and puts what changed into `batch`. Returns the ids of the lives that ended by it;
+    /// Joins an entry into the table and puts what changed into `batch`. Returns the life that began by it, if one did;
     /// `None` if the entry brought nothing new.
     ///
     /// # Errors
@@ -185,7 +245,7 @@ impl Buckets {
         entry: BucketEntry,
         layout: &Layout,
         batch: &mut Batch,
-    ) -> Result<Option<Vec<BucketId>>, String> {
+    ) -> Result<Option<Option<BucketId>>, String> {
         let before = self.entry(&entry.name);
         if entry <= before {
             return Ok(None);
@@ -195,21 +255,16 @@ impl Buckets {
                 "the table of buckets is full: it has {BUCKETS_MAX} entries"
             ));
         }
-        let ended = (before.generation..entry.generation.min(GENERATIONS_MAX))
-            .map(|generation| BucketId::new(&entry.name, generation))
-            .collect();
+        let began = (entry.generation > before.generation).then(|| entry.id());
         let row = entry.encode();
         let at = keys::bucket(&entry.name);
         self.set(entry, layout)?;
         batch.put(Family::Meta, at, row);
         self.digest = self.digest_now();
-        Ok(Some(ended))
+        Ok(Some(began))
     }
 
     fn set(&mut self, entry: BucketEntry, layout: &Layout) -> Result<(), String> {
-        if entry.generation >= GENERATIONS_MAX {
-            return Err(format!("bucket '{}' was dropped too often", entry.name));
-        }
         let given = entry.properties.clone().unwrap_or_default();
         let defaults = quorums(&given, &self.defaults);
         let set = ReplicaSet::new(defaults.n, given.regions).map_err(|e| e.to_string())?;
@@ -220,18 +275,17 @@ impl Buckets {
             .or_insert_with(|| Arc::new(Placement::new(layout, &set, me)))
             .clone();
         let id = entry.id();
-        if let Some(before) = self.known.get(&entry.name) {
-            self.living.remove(&before.id);
-        }
-        let first = match self.known.get(&entry.name) {
-            Some(before) => before.entry.generation,
-            None => 0,
+        let life = Life {
+            id,
+            entry: Some((entry.name.clone(), set.id())),
         };
-        for generation in first..entry.generation {
-            let id = BucketId::new(&entry.name, generation);
-            self.over.insert(id, entry.name.clone());
+        match self.lives.get(&id.life(0)) {
+            // What it is now, this node has yet to hear.
+            Some(known) if known.id > id => {}
+            _ => {
+                self.lives.insert(id.life(0), life);
+            }
         }
-        self.living.insert(id, set.id());
         let policy = Policy {
             placement,
             defaults,
@@ -285,18 +339,17 @@ impl Buckets {
                 });
             }
             BucketAction::Drop => {
+                let Some(generation) = now.generation.checked_add(1) else {
+                    return Err(Refusal::Impossible(format!(
+                        "bucket '{name}' was dropped as often as is possible: use another name"
+                    )));
+                };
                 let entry = BucketEntry {
-                    generation: now.generation + 1,
+                    generation,
                     version: 0,
                     properties: None,
                     name: now.name,
                 };
-                if entry.generation >= GENERATIONS_MAX {
-                    return Err(Refusal::Impossible(format!(
-                        "bucket '{name}' was dropped {} times, and more often is not possible: use another name",
-                        GENERATIONS_MAX - 1
-                    )));
-                }
                 return Ok(Proposal {
                     entry,
                     must_be_empty: false,
@@ -338,7 +391,7 @@ impl Buckets {
         let other_set = placement.set() != self.resolve(name).1.placement.set();
         Ok(Proposal {
             entry: BucketEntry {
-                generation: now.generation + u64::from(other_set),
+                generation: now.generation.saturating_add(u32::from(other_set)),
                 version: if other_set { 0 } else { now.version + 1 },
                 properties: Some(next),
                 name: now.name,
@@ -472,28 +525,25 @@ fn quorums(given: &Properties, defaults: &BucketDefaults) -> BucketDefaults {
     }
 }
 
-/// The rows of the stored table.
-fn stored(storage: &impl Storage) -> Result<Vec<BucketEntry>, StorageError> {
-    let mut entries = Vec::new();
-    let prefix = keys::BUCKETS.to_vec();
-    let end = keys::end_of(&prefix);
-    let mut from = prefix;
+/// Shows every row whose key begins so.
+pub(crate) fn rows(
+    storage: &impl Storage,
+    prefix: &[u8],
+    mut show: impl FnMut(&[u8], &[u8]),
+) -> Result<(), StorageError> {
+    let end = keys::end_of(prefix);
+    let mut from = prefix.to_vec();
     loop {
         let page = storage.scan(Family::Meta, &from, end.as_deref(), PAGE)?;
         for (key, row) in &page {
-            let entry = BucketEntry::decode(row).map_err(|reason| StorageError::Corrupt {
-                family: Family::Meta,
-                key: key.clone(),
-                reason,
-            })?;
-            entries.push(entry);
+            show(&key[prefix.len()..], row);
         }
         match page.last() {
             Some((last, _)) if page.len() == PAGE => {
                 from = last.to_vec();
                 from.push(0);
             }
-            _ => return Ok(entries),
+            _ => return Ok(()),
         }
     }
 }

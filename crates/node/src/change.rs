@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use quorate_protocol::{Answer, BucketAction, BucketEntry, BucketRequest, Refusal, Unmet};
+use quorate_protocol::{Answer, BucketAction, BucketEntry, BucketRequest, Unmet};
 use quorate_ring::NodeId;
 
 use crate::tally::{Requirement, Verdict};
@@ -16,8 +16,6 @@ const ATTEMPTS_MAX: u32 = 8;
 pub(crate) struct ChangeConversation {
     pub(crate) bucket: String,
     pub(crate) action: BucketAction,
-    /// The entry before the first attempt.
-    pub(crate) base: BucketEntry,
     pub(crate) proposed: BucketEntry,
     /// For each partition and region: who must know of it.
     needed: Vec<Requirement>,
@@ -29,14 +27,12 @@ pub(crate) struct ChangeConversation {
 impl ChangeConversation {
     pub(crate) fn new(
         request: BucketRequest,
-        base: BucketEntry,
         proposed: BucketEntry,
         needed: Vec<Requirement>,
     ) -> Self {
         ChangeConversation {
             bucket: request.bucket,
             action: request.action,
-            base,
             proposed,
             needed,
             heard: BTreeMap::new(),
@@ -44,26 +40,24 @@ impl ChangeConversation {
         }
     }
 
-    /// The same change with another proposal, since the last one met a greater entry; a refusal if that went on for too
-    /// long.
+    /// Whether this is the last attempt.
+    pub(crate) fn is_last(&self) -> bool {
+        self.attempts >= ATTEMPTS_MAX
+    }
+
+    /// The same change with another proposal, since the last one met a greater entry.
     pub(crate) fn again(
         self,
         proposed: BucketEntry,
         needed: Vec<Requirement>,
-    ) -> Result<ChangeConversation, Refusal> {
-        if self.attempts == ATTEMPTS_MAX {
-            return Err(Refusal::Conflict(format!(
-                "bucket '{}' was changed by others {ATTEMPTS_MAX} times meanwhile: look at it and try again",
-                self.bucket
-            )));
-        }
-        Ok(ChangeConversation {
+    ) -> ChangeConversation {
+        ChangeConversation {
             proposed,
             needed,
             heard: BTreeMap::new(),
             attempts: self.attempts + 1,
             ..self
-        })
+        }
     }
 
     /// A node has the proposal on disk.

@@ -11,8 +11,9 @@ use quorate_protocol::{Refusal, ReplicaReply, RequestId};
 use quorate_ring::NodeId;
 use quorate_storage::Storage;
 
-use crate::api::Output;
+use crate::api::{Event, Output};
 use crate::node::{Node, Waiter, tell};
+use crate::reclaim::{ReclaimJob, Slice};
 use crate::scan::ScanJob;
 use crate::time::Time;
 
@@ -32,6 +33,8 @@ pub(crate) const SEEK_UNITS: usize = 8;
 pub(crate) enum Job {
     /// Lists keys of partitions for a coordinator.
     Scan(ScanJob),
+    /// Removes what a dropped bucket has left.
+    Reclaim(ReclaimJob),
 }
 
 /// For whom a job is done, and until when that makes sense.
@@ -58,6 +61,15 @@ impl Jobs {
         (!self.turns.is_empty()).then_some(self.next_slice)
     }
 
+    /// Takes on what the node does for its own sake.
+    pub(crate) fn go_on_with(&mut self, job: Job) {
+        self.turns.push_back(Turn {
+            waiter: None,
+            deadline: Time(u64::MAX),
+            job,
+        });
+    }
+
     /// Nobody waits any longer for what these nodes or conversations asked.
     pub(crate) fn forget(&mut self, gone: impl Fn(&Waiter) -> bool) {
         self.turns
@@ -76,7 +88,8 @@ impl<S: Storage> Node<S> {
         deadline: Time,
         job: Job,
     ) -> Result<(), Refusal> {
-        if self.jobs.turns.len() >= JOBS_MAX {
+        let asked = self.jobs.turns.iter().filter(|t| t.waiter.is_some());
+        if asked.count() >= JOBS_MAX {
             return Err(Refusal::Overloaded);
         }
         self.jobs.turns.push_back(Turn {
@@ -103,8 +116,24 @@ impl<S: Storage> Node<S> {
             return;
         };
         self.jobs.next_slice = now.after(SLICE_EVERY);
+        let units = self.config.limits.slice_units;
         let reply = match &mut turn.job {
-            Job::Scan(scan) => scan.slice(self.replica.storage(), self.config.limits.slice_units),
+            Job::Scan(scan) => scan.slice(self.replica.storage(), units),
+            Job::Reclaim(reclaim) => {
+                // What cannot be read or removed now is tried again after the next start.
+                let (batch, more) = match reclaim.slice(self.replica.storage(), units) {
+                    Ok(Slice::More(batch)) => (batch, true),
+                    Ok(Slice::Last(batch)) => {
+                        out.push(Output::Event(Event::Reclaimed));
+                        (batch, false)
+                    }
+                    Err(_) => return,
+                };
+                if self.replica.commit(batch).is_ok() && more {
+                    self.jobs.turns.push_back(turn);
+                }
+                return;
+            }
         };
         match reply {
             None => self.jobs.turns.push_back(turn),

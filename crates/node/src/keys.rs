@@ -57,12 +57,21 @@ pub(crate) fn bucket(name: &str) -> Vec<u8> {
     [BUCKETS, name.as_bytes()].concat()
 }
 
-/// What the keys of the rows begin with that name lives of buckets whose records are still to be removed.
+/// What the keys of the rows begin with that name lives of buckets before which records are still to be removed.
 pub(crate) const RECLAIM: &[u8] = b"reclaim/";
 
 /// The key of the row of one such life.
-pub(crate) fn reclaim(id: BucketId) -> Vec<u8> {
-    [RECLAIM, &id.0].concat()
+pub(crate) fn reclaim(before: BucketId) -> Vec<u8> {
+    [RECLAIM, &before.0].concat()
+}
+
+/// What the keys of the rows begin with that name lives of buckets of which this replica holds records, and that it has no
+/// entry of.
+pub(crate) const HEARD: &[u8] = b"heard/";
+
+/// The key of the row of one such life: one row a bucket.
+pub(crate) fn heard(id: BucketId) -> Vec<u8> {
+    [HEARD, &id.life(0).0].concat()
 }
 
 /// What the keys of all records of one life of a bucket in one partition begin with.

@@ -27,6 +27,7 @@ mod messages;
 mod node;
 mod placement;
 mod read;
+mod reclaim;
 mod replica;
 mod requests;
 mod scan;

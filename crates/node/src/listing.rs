@@ -313,8 +313,8 @@ impl<S: Storage> Node<S> {
     }
 
     fn sound_scan(&self, scan: &Scan) -> Result<ScanJob, Refusal> {
-        if let Some(entry) = self.buckets.objection(scan.bucket, scan.set) {
-            return Err(Refusal::BucketChanged(Box::new(entry.clone())));
+        if let Some(refusal) = self.buckets.objection(scan.bucket, scan.set) {
+            return Err(refusal);
         }
         for partition in scan::partitions(&scan.partitions) {
             let vnode = VnodeId {

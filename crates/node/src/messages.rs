@@ -5,7 +5,7 @@ use quorate_protocol::{
     Answer, Header, Merge, Message, Read, Refusal, ReplicaReply, ReplicaRequest, RequestId, VnodeId,
 };
 use quorate_ring::NodeId;
-use quorate_storage::Storage;
+use quorate_storage::{Batch, Storage};
 
 use crate::accept;
 use crate::api::{Event, Output};
@@ -75,11 +75,24 @@ impl<S: Storage> Node<S> {
     ) {
         if let ReplicaRequest::Merge(Merge { vnode, bucket, .. })
         | ReplicaRequest::Read(Read { vnode, bucket, .. }) = &request
-            && let Some(entry) = self.buckets.objection(*bucket, vnode.set)
+            && let Some(refusal) = self.buckets.objection(*bucket, vnode.set)
         {
-            let changed = Refusal::BucketChanged(Box::new(entry.clone()));
-            tell(waiter, ReplicaReply::Refused(changed), &mut self.local, out);
+            tell(waiter, ReplicaReply::Refused(refusal), &mut self.local, out);
             return;
+        }
+        if let ReplicaRequest::Merge(Merge { bucket, .. }) = &request
+            && self.buckets.is_news(*bucket)
+        {
+            // Before the record, so that whoever is told that it is here can rely on the life being known here.
+            let mut batch = Batch::new();
+            self.buckets.heard(*bucket, &mut batch);
+            if let Err(refusal) = self.replica.commit(batch) {
+                tell(waiter, ReplicaReply::Refused(refusal), &mut self.local, out);
+                return;
+            }
+            if let Waiter::Peer(from, _) = waiter {
+                self.compare(from, out);
+            }
         }
         match request {
             ReplicaRequest::Read(read) => {

@@ -179,7 +179,7 @@ impl<S: Storage> Node<S> {
         let next_id = rng.next_u64() >> 1;
         let mut replica_seed = [0; 32];
         rng.fill_bytes(&mut replica_seed);
-        Ok(Node {
+        let mut node = Node {
             now: Time::default(),
             layout_version: layout.version(),
             buckets,
@@ -201,7 +201,9 @@ impl<S: Storage> Node<S> {
             draining: false,
             layout,
             config,
-        })
+        };
+        node.reclaim_the_rest().map_err(|e| e.to_string())?;
+        Ok(node)
     }
 
     /// Takes one input and appends what follows from it. `now` must not run backwards.
@@ -322,7 +324,7 @@ impl<S: Storage> Node<S> {
 
     /// The same for a certain life of the bucket, with the replica set that it has now.
     #[must_use]
-    pub fn stored_in(&self, bucket: &str, generation: u64, key: &str) -> Option<Bytes> {
+    pub fn stored_in(&self, bucket: &str, generation: u32, key: &str) -> Option<Bytes> {
         let target = self.target(bucket, key);
         let read = Read {
             key: target.key_bytes(),

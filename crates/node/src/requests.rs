@@ -278,10 +278,7 @@ impl<S: Storage> Node<S> {
                 ..
             }) if reads_first => {
                 let first = ReadFirst {
-                    terms: WriteTerms {
-                        conditional: true,
-                        ..terms(&options).write()?
-                    },
+                    terms: terms(&options).write()?,
                     condition,
                     seen: accept::context(&self.config, &target, context.as_deref())?.removed(),
                     payload: Some(encode_value(&value)),
@@ -385,8 +382,8 @@ impl<S: Storage> Node<S> {
         removed: DotSet,
         payload: Option<Bytes>,
     ) -> Result<(), Refusal> {
-        if let Some(entry) = self.buckets.objection(target.id, target.vnode.set) {
-            return Err(Refusal::BucketChanged(Box::new(entry.clone())));
+        if let Some(refusal) = self.buckets.objection(target.id, target.vnode.set) {
+            return Err(refusal);
         }
         self.in_reach(&terms.taken)?;
         self.in_reach(&terms.synced)?;

@@ -266,10 +266,7 @@ impl<S: Storage> Node<S> {
         let done = match (write.verdict(), &write.written) {
             (Verdict::Impossible, _) => {
                 let unmet = write.unmet(false);
-                if !self.put_again(id, out) {
-                    self.finish(id, unmet, out);
-                }
-                return;
+                return self.finish(id, unmet, out);
             }
             (Verdict::Met, Some((own, record))) if !to_show => {
                 let shown = write

@@ -21,9 +21,6 @@ pub(crate) struct WriteTerms {
     pub(crate) durable: bool,
     /// Whether the answer shows what the key holds.
     pub(crate) return_body: bool,
-    /// Whether it is made on a condition that held. It is then not made once more in another life of its bucket, of which
-    /// the condition says nothing.
-    pub(crate) conditional: bool,
 }
 
 /// One put or delete after it was accepted. It owns no timer and sends nothing: it is told, and asked where it stands.
@@ -33,8 +30,6 @@ pub(crate) struct WriteConversation {
     pub(crate) terms: WriteTerms,
     /// What it puts; `None` for a delete.
     pub(crate) payload: Option<Bytes>,
-    /// The bucket's name, if a replica said that its life is over.
-    pub(crate) over: Option<String>,
     /// The dot it minted, and what the key held then; known once this node's own vnode has written.
     pub(crate) written: Option<(Context, Record)>,
     /// What each replica has said: whether it is synced, or `None` if it never will.
@@ -48,7 +43,6 @@ impl WriteConversation {
             target,
             terms,
             payload,
-            over: None,
             written: None,
             heard: BTreeMap::new(),
         }

@@ -12,7 +12,7 @@ pub struct Account {
     /// The key's partition.
     pub partition: u16,
     /// How often the bucket was dropped before.
-    pub generation: u64,
+    pub generation: u32,
     /// What was needed, in words.
     pub needed: Vec<String>,
     /// The key's primaries in the order of the preference list, and what each had to do with it.

@@ -75,9 +75,10 @@ pub struct Properties {
 /// One bucket in the table of buckets.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct BucketEntry {
-    /// How often the name was dropped. Joins by maximum, and is part of every record's key (rule R11).
-    pub generation: u64,
-    /// Counts the changes of this generation's properties.
+    /// Counts the lives of the name from 0; a drop begins another. Joins by maximum, and is part of every record's key
+    /// (rule R11).
+    pub generation: u32,
+    /// Counts the changes of this generation's properties; 0 for an entry that begins a life.
     pub version: u64,
     /// What was set; `None` if nobody created this life of the bucket: it then has the defaults.
     pub properties: Option<Properties>,
@@ -225,7 +226,7 @@ impl BucketDescription {
 pub struct BucketDocument<'a> {
     name: &'a str,
     created: bool,
-    generation: u64,
+    generation: u32,
     version: u64,
     kind: BucketKind,
     n: u8,
@@ -300,8 +301,8 @@ pub struct BucketRequest {
 pub struct BucketDescription {
     /// Its name.
     pub name: String,
-    /// How often the name was dropped.
-    pub generation: u64,
+    /// Counts the lives of the name from 0; a drop begins another.
+    pub generation: u32,
     /// How often the properties of this generation were changed.
     pub version: u64,
     /// Whether somebody created it. If not, all properties are the defaults.

@@ -74,7 +74,7 @@ fn buckets_have_an_id_for_each_life() {
     let names = ["", "a", "b", "ab", "cart"];
     let mut ids: Vec<BucketId> = Vec::new();
     for name in names {
-        for generation in [0, 1, 2, u64::MAX] {
+        for generation in [0, 1, 2, u32::MAX] {
             assert_eq!(
                 BucketId::new(name, generation),
                 BucketId::new(name, generation)

@@ -235,8 +235,12 @@ impl<'a> Judge<'a> {
         }
         let saw = op.seen.as_ref().is_some_and(|s| s.contains(&put.id));
         let named = op.condition == Some(Condition::One(vec![put.id]));
-        // A drop need not see.
-        let dropped = op.kind == Kind::Drop && put.acknowledged() && put.end < op.start;
+        // A drop need not see. But a put to fewer replicas than meet those that know of the drop may be taken in a life that
+        // few have heard of, and that the drop begins too.
+        let dropped = op.kind == Kind::Drop
+            && put.acknowledged()
+            && put.end < op.start
+            && put.quorum.0 + op.quorum.0 > self.n;
         saw || named || dropped || self.must_have_found(op, put)
     }
 

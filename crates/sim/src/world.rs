@@ -237,10 +237,10 @@ impl World {
     }
 
     /// How many drops of the bucket were begun.
-    fn drops(&self) -> u64 {
+    fn drops(&self) -> u32 {
         let busy = self.clients.iter().filter_map(|c| c.busy.as_ref());
         let all = self.history.iter().chain(busy);
-        all.filter(|op| op.kind == Kind::Drop).count() as u64
+        all.filter(|op| op.kind == Kind::Drop).count() as u32
     }
 
     /// How many replicas each key has.

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use quorate_node::Input;
+use quorate_node::{BucketDefaults, Input, Limits};
 use quorate_protocol::{
     Answer, BucketAction, BucketDescription, BucketRequest, PropertyChanges, Quorum, Refusal,
     Request,
 };
 use quorate_ring::NodeId;
+use quorate_storage::{Family, Storage as _};
 
 use crate::cluster::{BUCKET, Cluster, With, delete, get, put, r, refusal, w};
 
@@ -196,19 +197,76 @@ fn a_dropped_name_used_again_shows_nothing_old_also_from_a_node_that_was_away() 
 }
 
 #[test]
-fn a_put_by_a_node_that_missed_the_drop_is_done_in_the_new_life() {
+fn a_put_by_a_node_that_missed_the_drop_is_unknown_and_gone_and_the_next_one_counts() {
     let mut c = cluster(3);
     done(&mut c, 0, put("k", "old").with(w(3)));
     isolate(&mut c, 2);
     done(&mut c, 0, of(BucketAction::Drop));
     rejoin(&mut c, 2);
     c.wire.clear();
+    let Answer::Unmet(unmet) = done(&mut c, 2, put("k", "lost")) else {
+        panic!("it was acknowledged to a quorum that knows of the drop");
+    };
+    assert!(unmet.may_have_written);
     let stored = done(&mut c, 2, put("k", "new"));
     assert!(matches!(stored, Answer::Stored { .. }), "{stored:?}");
     for at in 0..3 {
         let got = c.ask(at, get("k").with(r(3)));
         c.settle();
         assert_eq!(c.shown(got), ["new"], "n{at}");
+    }
+}
+
+#[test]
+fn a_second_drop_begins_a_life_of_its_own_whoever_heard_of_the_first() {
+    let mut c = cluster(3);
+    // The first drop reaches nobody but its coordinator, which goes on to write in the life that it began.
+    let first = c.ask(0, of(BucketAction::Drop));
+    c.wire.clear();
+    done(&mut c, 0, put("k", "between").with(w(3)));
+    c.compares = false;
+    c.wire.clear();
+    // The second operator's node has not heard of it, but of the write.
+    let second = done(&mut c, 1, of(BucketAction::Drop));
+    assert_eq!(described(&second).generation, 2);
+    for at in 0..3 {
+        let got = c.ask(at, get("k"));
+        c.settle();
+        assert_eq!(c.answer_to(got), Some(&Answer::Absent), "n{at}");
+    }
+    assert!(!matches!(c.answer_to(first), Some(Answer::Bucket(_))));
+}
+
+#[test]
+fn what_was_dropped_is_removed_from_the_disks_also_after_a_restart() {
+    let limits = Limits {
+        slice_units: 30,
+        ..Limits::default()
+    };
+    let mut c = Cluster::with(&["here"; 3], BucketDefaults::default(), limits);
+    for i in 0..300 {
+        done(&mut c, 0, put(&format!("k{i}"), "v").with(w(3)));
+    }
+    done(&mut c, 0, of(BucketAction::Drop));
+    done(&mut c, 0, put("k1", "new").with(w(3)));
+    c.restart(2, 0);
+    let records = |c: &Cluster, at: usize| {
+        let all = c.nodes[at].storage();
+        all.scan(Family::Records, b"", None, usize::MAX)
+            .unwrap()
+            .len()
+    };
+    assert!(records(&c, 1) > 200);
+    for _ in 0..200 {
+        c.pass(Duration::from_millis(1));
+        c.settle();
+    }
+    for at in 0..3 {
+        assert_eq!(records(&c, at), 1, "n{at}");
+        let rows = c.nodes[at]
+            .storage()
+            .scan(Family::Meta, b"reclaim/", Some(b"reclaim0"), 9);
+        assert_eq!(rows.unwrap().len(), 0, "n{at}");
     }
 }
 

@@ -120,7 +120,7 @@ fn entry() -> BoxedStrategy<BucketEntry> {
             max_siblings,
             ..Properties::default()
         });
-    (text(), any::<u64>(), any::<u64>(), option::of(properties))
+    (text(), any::<u32>(), any::<u64>(), option::of(properties))
         .prop_map(|(name, generation, version, properties)| BucketEntry {
             name,
             generation,
@@ -150,7 +150,7 @@ fn changes() -> BoxedStrategy<PropertyChanges> {
 fn description() -> BoxedStrategy<BucketDescription> {
     (
         text(),
-        any::<(u64, u64, bool, u8, u32)>(),
+        any::<(u32, u64, bool, u8, u32)>(),
         quorum(),
         quorum(),
     )

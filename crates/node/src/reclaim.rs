@@ -1,0 +1,65 @@
+//! Removing the records of a bucket's lives that are over: a little at a time, resumed after a restart.
+//!
+//! Nobody can see them any more, so nothing but their space hurries. The row that asks for it stays until all are gone.
+
+use quorate_protocol::BucketId;
+use quorate_ring::Partition;
+use quorate_storage::{Batch, Family, Storage, StorageError};
+
+use crate::keys;
+
+/// The records of all lives of one bucket before a certain one.
+#[derive(Debug)]
+pub(crate) struct ReclaimJob {
+    /// The life from which on records stay.
+    before: BucketId,
+    /// The partitions to go through yet, the next one last.
+    rest: Vec<Partition>,
+}
+
+impl ReclaimJob {
+    pub(crate) fn new(before: BucketId, partitions: u16) -> Self {
+        ReclaimJob {
+            before,
+            rest: (0..partitions).rev().map(Partition).collect(),
+        }
+    }
+
+    /// What to remove next: some records, or at the end the row that asked for it. `None` if a partition could not be
+    /// read: it is tried again after the next start.
+    pub(crate) fn slice(
+        &mut self,
+        storage: &impl Storage,
+        units: usize,
+    ) -> Result<Slice, StorageError> {
+        let mut batch = Batch::new();
+        let mut units = units.max(crate::jobs::SEEK_UNITS + 1);
+        while let Some(partition) = self.rest.last().copied() {
+            if units <= crate::jobs::SEEK_UNITS {
+                return Ok(Slice::More(batch));
+            }
+            units -= crate::jobs::SEEK_UNITS;
+            let from = keys::records_of(partition, self.before.life(0));
+            let to = keys::records_of(partition, self.before);
+            let found = storage.scan(Family::Records, &from, Some(&to), units)?;
+            if found.len() < units {
+                self.rest.pop();
+            }
+            units -= found.len().min(units);
+            for (key, _) in found {
+                batch.delete(Family::Records, key);
+            }
+        }
+        batch.delete(Family::Meta, keys::reclaim(self.before));
+        Ok(Slice::Last(batch))
+    }
+}
+
+/// What one slice removes.
+#[derive(Debug)]
+pub(crate) enum Slice {
+    /// There is more to do.
+    More(Batch),
+    /// This was all.
+    Last(Batch),
+}
