@@ -197,8 +197,8 @@ fn a_bucket_is_listed_with_a_node_killed() {
 
 #[test]
 fn what_was_interrupted_goes_on() {
-    let mut cluster = Cluster::start(3);
-    let lines = file(&cluster, "lines", &many("b", 1_500));
+    let cluster = Cluster::start(3);
+    let lines = cluster.dir().join("lines");
     let progress = cluster.dir().join("lines.progress");
 
     // A line that is none ends it, and everything before that is stored.
@@ -230,22 +230,30 @@ fn what_was_interrupted_goes_on() {
     assert!(skipped.stderr.contains("left out line 1001"), "{skipped:?}");
     assert!(!progress.exists());
 
-    // No quorum: it ends, and says how to go on. Then it does.
+    // A value that the nodes refuse ends it as well. Where the file is mended, it goes on from there.
+    let large = format!(
+        "{{\"bucket\":\"b\",\"key\":\"z\",\"value\":\"{}\"}}\n",
+        "v".repeat(9 << 20)
+    );
+    let rest: String = many("b", 1_500)
+        .lines()
+        .skip(1_000)
+        .fold(String::new(), |all, line| all + line + "\n");
+    fs::write(&lines, many("b", 1_000) + &large + &rest).expect("a file");
+    let ended = cluster.cli(&["import", text(&lines)]).expect(1);
+    assert!(
+        ended.stderr.contains("line 1001, key 'z'") && ended.stderr.contains("--resume"),
+        "{ended:?}"
+    );
     fs::write(&lines, many("b", 1_500)).expect("a file");
-    cluster.kill_node(2);
-    cluster.kill_node(3);
-    let ended = cluster
-        .cli(&["import", text(&lines), "--timeout", "50ms"])
-        .expect(1);
-    assert!(ended.stderr.contains("--resume"), "{ended:?}");
-    cluster.start_node(2);
-    cluster.start_node(3);
-    cluster.await_all();
     let rest = cluster
         .cli(&["import", "--resume", text(&lines), "-o", "json"])
         .expect(0)
         .json();
-    assert_eq!(rest["stored"], 500, "{rest}");
+    // Some of what stands after the large value was under way when that was refused, and stayed.
+    let count = |what: &str| rest[what].as_u64().expect("a number");
+    assert_eq!(count("stored") + count("unchanged"), 500, "{rest}");
+    assert!(count("unchanged") < 64, "{rest}");
 
     // An export that was cut off in mid-line.
     let out = cluster.dir().join("out");
@@ -259,7 +267,10 @@ fn what_was_interrupted_goes_on() {
         let _ = cluster
             .cli(&["export", "b", "c", "--file", text(&out), "--resume"])
             .expect(0);
-        assert_eq!(fs::read(&out).expect("it is there"), whole, "cut at {cut}");
+        assert!(
+            fs::read(&out).expect("it is there") == whole,
+            "cut at {cut}"
+        );
     }
     let refused = cluster
         .cli(&["export", "b", "--file", text(&out), "--resume"])

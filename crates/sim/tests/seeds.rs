@@ -75,7 +75,15 @@ fn a_campaign_holds() {
     }
     println!("{range}: {operations} operations, {bad} bad seeds, {counts:#?}");
     assert_eq!(bad, 0, "seeds of {range} that do not hold");
-    for rare in ["ConditionHeld", "ConditionFailed", "Explained"] {
+    for rare in [
+        "ConditionHeld",
+        "ConditionFailed",
+        "Explained",
+        "ListDisagreement",
+        "ListReplicaLost",
+        "ListWidened",
+        "page turned",
+    ] {
         assert!(counts.contains_key(rare), "{rare} never happened");
     }
 }

@@ -316,6 +316,7 @@ fn reopen(path: &Path) -> Result<(File, Option<(String, String)>), Failure> {
     let start = start_of_last_line(&mut file).map_err(failed)?;
     let Some((start, end)) = start else {
         file.set_len(0).map_err(failed)?;
+        file.seek(SeekFrom::Start(0)).map_err(failed)?;
         return Ok((file, None));
     };
     file.seek(SeekFrom::Start(start)).map_err(failed)?;
