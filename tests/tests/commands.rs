@@ -221,8 +221,21 @@ fn directories_are_imported_once_and_verified() {
 #[test]
 fn wrong_usage_exits_2_and_help_is_everywhere() {
     for command in [
-        "dev", "init", "server", "ready", "get", "put", "delete", "list", "import", "export",
-        "verify", "sim",
+        "dev",
+        "init",
+        "server",
+        "ready",
+        "status",
+        "get",
+        "put",
+        "delete",
+        "list",
+        "import",
+        "export",
+        "verify",
+        "sim",
+        "completions",
+        "man",
     ] {
         let help = bare(&[command, "--help"]).expect(0);
         assert!(help.text().contains("Usage: quorate"), "{help:?}");

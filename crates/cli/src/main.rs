@@ -24,7 +24,8 @@ mod tree;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use quorate_server::LogFormat;
 
 use crate::failure::Failure;
 use crate::output::Form;
@@ -65,6 +66,7 @@ enum Command {
     Init(commands::init::Init),
     Server(commands::server::Server),
     Ready(commands::ready::Ready),
+    Status(commands::status::Status),
     Get(commands::get::Get),
     Put(commands::put::Put),
     Delete(commands::delete::Delete),
@@ -75,6 +77,8 @@ enum Command {
     Verify(commands::verify::Verify),
     Bench(commands::bench::Bench),
     Sim(commands::sim::Sim),
+    Completions(commands::completions::Completions),
+    Man(commands::man::Man),
 }
 
 impl Command {
@@ -86,12 +90,22 @@ impl Command {
         }
     }
 
-    fn run(self, form: Form) -> Result<(), Failure> {
+    /// How its log is written; `None` if it begins to log by itself, once it has read what says how.
+    fn log_format(&self) -> Option<LogFormat> {
+        match self {
+            Command::Server(_) => None,
+            Command::Dev(dev) => Some(dev.log_format),
+            _ => Some(LogFormat::Text),
+        }
+    }
+
+    fn run(self, form: Form, log: &str) -> Result<(), Failure> {
         match self {
             Command::Dev(dev) => dev.run(form),
             Command::Init(init) => init.run(form),
-            Command::Server(server) => server.run(form),
+            Command::Server(server) => server.run(form, log),
             Command::Ready(ready) => ready.run(form),
+            Command::Status(status) => status.run(form),
             Command::Get(get) => get.run(form),
             Command::Put(put) => put.run(form),
             Command::Delete(delete) => delete.run(form),
@@ -102,6 +116,8 @@ impl Command {
             Command::Verify(verify) => verify.run(form),
             Command::Bench(bench) => bench.run(form),
             Command::Sim(sim) => sim.run(form),
+            Command::Completions(completions) => completions.run(Cli::command()),
+            Command::Man(man) => man.run(form, Cli::command()),
         }
     }
 }
@@ -109,7 +125,11 @@ impl Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = cli.log.as_deref().unwrap_or(cli.command.default_log());
-    let result = logging::start(filter).and_then(|()| cli.command.run(cli.output));
+    let started = match cli.command.log_format() {
+        Some(format) => logging::start(filter, format),
+        None => Ok(()),
+    };
+    let result = started.and_then(|()| cli.command.run(cli.output, filter));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

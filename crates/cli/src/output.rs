@@ -38,6 +38,12 @@ pub(crate) fn line(line: &str) -> Result<(), Failure> {
     bytes(format!("{line}\n").as_bytes())
 }
 
+/// How many columns the terminal has that results go to; `None` if they go elsewhere.
+pub(crate) fn width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    (size.ws_col > 0).then(|| usize::from(size.ws_col))
+}
+
 /// Says something beside the result, on standard error. If nobody listens there, nothing is lost.
 pub(crate) fn remark(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");

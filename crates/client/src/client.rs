@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_protocol::{Answer, Description, Header, Request, TIMEOUT_DEFAULT, Value};
+use quorate_protocol::{
+    Answer, ClusterStatus, Description, Header, Request, TIMEOUT_DEFAULT, Value,
+};
 use quorate_ring::{Layout, NodeId};
 use quorate_transport::{Credentials, Endpoint, Expected, Identity, Tuning, resolve};
 use tokio::task::JoinSet;
@@ -153,6 +155,19 @@ impl Client {
                 let layout = Arc::new(layout);
                 Ok(Described { node, layout })
             }
+            other => Err(crate::requests::unexpected(&other, false)),
+        }
+    }
+
+    /// Asks a node how all nodes are. It answers within a second or so, whatever is wrong with the others, and names those
+    /// that stay silent.
+    ///
+    /// # Errors
+    ///
+    /// As any request.
+    pub async fn status(&self) -> Result<ClusterStatus, Error> {
+        match self.call(Request::Status, None).await? {
+            Answer::Status(status) => Ok(status),
             other => Err(crate::requests::unexpected(&other, false)),
         }
     }

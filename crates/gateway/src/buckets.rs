@@ -96,7 +96,7 @@ where
         }
     };
     let header = Header {
-        trace: trace::of(&parts.headers),
+        trace: trace::of(parts),
         ..Header::default()
     };
     match backend.call(header, request).await {

@@ -18,7 +18,9 @@ use crate::key_path::{self, KeyPath, Target};
 use crate::params::{self, Operation, Params};
 use crate::problem::{Kind, Problem};
 use crate::request_id::{self, REQUEST_ID};
-use crate::{Backend, Limits, answers, body, conditions, explain, headers, listing, trace};
+use crate::{
+    Backend, Limits, answers, body, cluster, conditions, explain, headers, listing, trace,
+};
 
 const KEY_METHODS: &str = "GET, HEAD, PUT, DELETE";
 const PROBE_METHODS: &str = "GET, HEAD";
@@ -49,9 +51,14 @@ async fn dispatch<B: Backend>(
     request: axum::extract::Request,
 ) -> Response {
     let began = Instant::now();
-    let (parts, body) = request.into_parts();
-    let id = request_id::of(&parts.headers);
-    let span = tracing::debug_span!("http", request_id = id.to_str().unwrap_or_default());
+    let (mut parts, body) = request.into_parts();
+    let (id, trace) = request_id::of(&parts.headers);
+    parts.extensions.insert(trace);
+    let span = tracing::debug_span!(
+        "http",
+        request_id = id.to_str().unwrap_or_default(),
+        trace_id = format_args!("{:032x}", trace.trace_id),
+    );
     let mut response = handle(&gateway, &parts, body)
         .instrument(span.clone())
         .await
@@ -64,6 +71,7 @@ async fn dispatch<B: Backend>(
     if parts.method == Method::HEAD {
         take_body(&mut response);
     }
+    gateway.backend.responded(response.status().as_u16());
     tracing::debug!(
         parent: &span,
         method = %parts.method,
@@ -108,6 +116,9 @@ async fn handle<B: Backend>(
             read.map(|(document, _share)| document)
         };
         return buckets::serve(&gateway.backend, parts, path, document).await;
+    }
+    if let Some(response) = cluster::respond(&gateway.backend, parts).await {
+        return response;
     }
     match path {
         "/healthz" => probe(&parts.method, || Ok("alive\n")),
@@ -201,7 +212,7 @@ async fn on_key<B: Backend>(
     };
     let header = Header {
         deadline_ms: params.timeout_ms,
-        trace: trace::of(&parts.headers),
+        trace: trace::of(parts),
         ..Header::default()
     };
     let answer = gateway.backend.call(header, request).await;

@@ -18,6 +18,9 @@
 //! | `DELETE /v1/buckets/B?confirm=B` | 204: the bucket and everything in it is dropped |
 //! | `GET /healthz` | 200 while the process is alive |
 //! | `GET /readyz` | 200, or 503 with the reason |
+//! | `GET /v1/cluster` | the nodes, how they are, and what is wrong |
+//! | `GET /v1/cluster/layout` | the layout |
+//! | `GET /metrics` | the node's metrics as OpenMetrics text |
 //!
 //! *Invariant:* a key is taken from the raw path, everything after `/keys/`, and percent-decoded exactly once. No
 //! router sees it first, so nothing merges slashes, resolves `..`, or treats `%2F` apart from `/`.
@@ -50,6 +53,7 @@ mod accept;
 mod answers;
 mod body;
 mod buckets;
+mod cluster;
 mod conditions;
 mod dispatch;
 mod explain;
@@ -86,6 +90,14 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// # Errors
     /// A sentence saying why not; it is shown to whoever asks `/readyz`.
     fn ready(&self) -> Result<(), String>;
+
+    /// The node's metrics as OpenMetrics text, where there is a node.
+    fn metrics(&self) -> Option<String> {
+        None
+    }
+
+    /// Told the status of every response, for whoever counts them.
+    fn responded(&self, _status: u16) {}
 }
 
 /// What one gateway takes.

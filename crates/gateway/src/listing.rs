@@ -13,9 +13,9 @@ use std::io;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::http::Method;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, VARY};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream;
@@ -61,7 +61,7 @@ pub(crate) async fn on_keys<B: Backend>(
     let params = params::parse(Operation::List, parts.uri.query())?;
     headers::refuse_unsupported(Operation::List, &parts.headers)?;
     let is_stream = accept::wants_lines(&parts.headers);
-    let asked = Asked::new(bucket, params, is_stream, &parts.headers)?;
+    let asked = Asked::new(bucket, params, is_stream, parts)?;
     if is_stream {
         lines(backend.clone(), asked).await
     } else {
@@ -74,7 +74,7 @@ impl Asked {
         bucket: String,
         params: Params,
         is_stream: bool,
-        headers: &HeaderMap,
+        parts: &Parts,
     ) -> Result<Self, Problem> {
         let left = match params.limit {
             None if is_stream => u64::MAX,
@@ -94,7 +94,7 @@ impl Asked {
         Ok(Asked {
             header: Header {
                 deadline_ms: params.timeout_ms,
-                trace: trace::of(headers),
+                trace: trace::of(parts),
                 ..Header::default()
             },
             list: List {

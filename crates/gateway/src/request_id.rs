@@ -1,10 +1,17 @@
-//! A name for every request, so that a response can be found in the logs.
+//! A name for every request, so that it can be found in the logs of every node that had to do with it.
+//!
+//! What travels between nodes is a trace (W3C Trace Context). So the name is the id of the client's trace, or of one that
+//! begins here; only a client that brings a name of its own and no trace gets that name back, and the gateway's log says
+//! which trace it belongs to.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use quorate_protocol::Trace;
+
+use crate::trace;
 
 /// The header that carries a request's id, in every response and, if the client has one, in the request. A client's
 /// id has 1 to 64 letters, digits, dots, underscores and hyphens; any other is replaced.
@@ -12,12 +19,31 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("quorate-request-id")
 
 const LENGTH_MAX: usize = 64;
 
-/// The client's own id where it is fit for logs, or a new one.
-pub(crate) fn of(headers: &HeaderMap) -> HeaderValue {
-    match headers.get(REQUEST_ID) {
-        Some(given) if is_sane(given.as_bytes()) => given.clone(),
-        _ => fresh(),
-    }
+/// The client's own id where it is fit for logs, or its trace's, or a new one; and the trace it belongs to.
+pub(crate) fn of(headers: &HeaderMap) -> (HeaderValue, Trace) {
+    let given = headers.get(REQUEST_ID);
+    let given = given.filter(|id| is_sane(id.as_bytes()));
+    let trace = trace::given(headers).unwrap_or_else(|| Trace {
+        trace_id: given.and_then(as_trace_id).unwrap_or_else(fresh),
+        // Not 0, which would make the trace no trace.
+        span_id: random() | 1,
+        flags: 0,
+    });
+    let id = match given {
+        Some(given) => given.clone(),
+        // Hexadecimal digits are always a valid header value.
+        None => HeaderValue::from_str(&format!("{:032x}", trace.trace_id))
+            .unwrap_or(HeaderValue::from_static("unknown")),
+    };
+    (id, trace)
+}
+
+/// An id that could be a trace's is one.
+fn as_trace_id(id: &HeaderValue) -> Option<u128> {
+    let text = id.to_str().ok().filter(|text| text.len() == 32)?;
+    let lower_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let id = text.bytes().all(lower_hex).then_some(text)?;
+    u128::from_str_radix(id, 16).ok().filter(|id| *id != 0)
 }
 
 fn is_sane(id: &[u8]) -> bool {
@@ -27,15 +53,22 @@ fn is_sane(id: &[u8]) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(byte))
 }
 
-/// 64 random bits drawn when the process first needs them, and a counter.
-fn fresh() -> HeaderValue {
+/// 64 random bits drawn when the process first needs them, and 64 that differ with every call.
+fn fresh() -> u128 {
     static PROCESS: OnceLock<u64> = OnceLock::new();
     static COUNTER: AtomicU64 = AtomicU64::new(1);
     let process = PROCESS.get_or_init(random);
     let counter = COUNTER.fetch_add(1, Ordering::Relaxed);
-    // Hexadecimal digits and a hyphen are always a valid header value.
-    HeaderValue::from_str(&format!("{process:016x}-{counter:x}"))
-        .unwrap_or(HeaderValue::from_static("unknown"))
+    (u128::from(*process | 1) << 64) | u128::from(scattered(counter))
+}
+
+/// Another number for each number (the finaliser of splitmix64, Steele et al., 2014): tracers sample by the last bits of an
+/// id, which a mere counter would not fill.
+fn scattered(number: u64) -> u64 {
+    let mut z = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 /// 64 bits that nobody outside can guess. The standard library seeds its hash tables from the system's randomness;
@@ -52,7 +85,7 @@ mod tests {
     fn given(id: &'static [u8]) -> HeaderValue {
         let mut headers = HeaderMap::new();
         headers.insert(REQUEST_ID, HeaderValue::from_bytes(id).unwrap());
-        of(&headers)
+        of(&headers).0
     }
 
     #[test]
@@ -72,6 +105,31 @@ mod tests {
     #[test]
     fn new_ones_differ() {
         assert_ne!(fresh(), fresh());
-        assert!(is_sane(fresh().as_bytes()));
+        let (id, trace) = of(&HeaderMap::new());
+        assert!(is_sane(id.as_bytes()));
+        assert_eq!(id, format!("{:032x}", trace.trace_id));
+        assert!(trace.trace_id != 0 && trace.span_id != 0);
+    }
+
+    #[test]
+    fn id_and_trace_are_one_where_they_can_be() {
+        let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let mut headers = HeaderMap::new();
+        headers.insert("traceparent", HeaderValue::from_static(trace));
+        let (id, traced) = of(&headers);
+        assert_eq!(id, "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(Some(traced), trace::given(&headers));
+        // A name of the client's own stays, and so does its trace.
+        headers.insert(REQUEST_ID, HeaderValue::from_static("job-7"));
+        assert_eq!(of(&headers), (HeaderValue::from_static("job-7"), traced));
+        // A name that could be a trace's begins that trace.
+        headers.remove("traceparent");
+        headers.insert(
+            REQUEST_ID,
+            HeaderValue::from_static("4bf92f3577b34da6a3ce929d0e0e4736"),
+        );
+        assert_eq!(of(&headers).1.trace_id, traced.trace_id);
+        headers.insert(REQUEST_ID, HeaderValue::from_static("job-7"));
+        assert_ne!(of(&headers).1.trace_id, traced.trace_id);
     }
 }

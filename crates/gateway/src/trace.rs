@@ -1,11 +1,17 @@
 //! The `traceparent` header of W3C Trace Context (level 1).
 
 use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use quorate_protocol::Trace;
 
-/// The trace a request belongs to. What is not valid is ignored, as the recommendation asks: a broken tracer must not
+/// The trace of a request under way: the client's, or the one that was begun for it.
+pub(crate) fn of(parts: &Parts) -> Option<Trace> {
+    parts.extensions.get::<Trace>().copied()
+}
+
+/// The trace a client says its request belongs to. What is not valid is ignored, as the recommendation asks: a broken tracer must not
 /// break requests.
-pub(crate) fn of(headers: &HeaderMap) -> Option<Trace> {
+pub(crate) fn given(headers: &HeaderMap) -> Option<Trace> {
     let mut all = headers.get_all("traceparent").iter();
     match (all.next(), all.next()) {
         (Some(only), None) => parse(only.to_str().ok()?),

@@ -91,12 +91,13 @@ impl<S: Storage> Node<S> {
         let Some(Conversation {
             kind: Kind::Change(change),
             deadline,
+            kept,
             ..
         }) = self.conversations.get_mut(&id)
         else {
             return;
         };
-        let (entry, deadline) = (change.proposed.clone(), *deadline);
+        let (entry, deadline, trace) = (change.proposed.clone(), *deadline, kept.trace);
         for (node, peer) in &self.peers {
             if !peer.up {
                 change.lost(*node);
@@ -106,7 +107,10 @@ impl<S: Storage> Node<S> {
             id,
             ReplicaRequest::Bucket(Box::new(entry.clone())),
         ));
-        let header = self.header(now, deadline);
+        let header = Header {
+            trace,
+            ..self.header(now, deadline)
+        };
         for node in self.up_peers() {
             let request = ReplicaRequest::Bucket(Box::new(entry.clone()));
             let message = Message::Replica(id, header.clone(), request);
@@ -182,6 +186,7 @@ impl<S: Storage> Node<S> {
             began,
             deadline,
             log,
+            kept,
         }) = self.end(id)
         else {
             return;
@@ -192,6 +197,7 @@ impl<S: Storage> Node<S> {
             now: began,
             deadline,
             log,
+            trace: kept.trace,
         };
         let change = change.again(proposed, needed);
         let id = self.converse(accepted, Kind::Change(change));
@@ -328,6 +334,7 @@ impl<S: Storage> Node<S> {
             reply_to,
             deadline,
             log,
+            kept,
             ..
         }) = self.end(id)
         else {
@@ -342,6 +349,7 @@ impl<S: Storage> Node<S> {
             now,
             deadline,
             log: log.clone(),
+            trace: kept.trace,
         };
         let policy = target.policy.clone();
         let seats = policy.placement.primaries(target.vnode.partition);

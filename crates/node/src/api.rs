@@ -4,6 +4,9 @@ use quorate_protocol::{Answer, Header, Message, Request};
 use quorate_ring::NodeId;
 use quorate_storage::Progress;
 
+use crate::telling::{Slow, Step};
+use crate::vitals::Vitals;
+
 /// Names a request that came from a client of this node; the driver chooses it and gets it back with the answer.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Caller(pub u64);
@@ -23,6 +26,9 @@ pub enum Input {
     Up(NodeId),
     /// A node cannot be reached any more; what was sent to it and not answered is lost.
     Down(NodeId),
+    /// How the driver finds this node to be: its disk, its clock. Until the first of these, nothing is known of them, and
+    /// nothing is refused for their sake.
+    Vitals(Box<Vitals>),
     /// The time named by [`Node::wake_at`] has come.
     Wake,
     /// Take no more requests from clients; those accepted are finished, and replicas are served.
@@ -42,6 +48,10 @@ pub enum Output {
     Answer(Caller, Answer),
     /// Something worth counting.
     Event(Event),
+    /// A step of a traced request. Only if it was asked for, with [`crate::Node::tell_of`].
+    Step(Step),
+    /// A request that took long. Only if it was asked for, with [`crate::Node::tell_of`].
+    Slow(Box<Slow>),
 }
 
 /// Things that happened, for metrics, and for the simulator to see that its rare paths ran.
@@ -83,4 +93,6 @@ pub enum Event {
     ConditionFailed,
     /// An answer went out with an account of how it came about.
     Explained,
+    /// A value was refused because this node's disk is nearly full: a put of a client, or a copy from another coordinator.
+    DiskFull,
 }

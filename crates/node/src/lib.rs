@@ -5,7 +5,7 @@
 //! directly: reads are synchronous, commits are handed over, and that they are durable comes back as
 //! [`Input::Progress`].
 //!
-//! One conversation a file: `write`, `read`, `forward` hold what a request under way has heard; `replica` is the
+//! One conversation a file: `write`, `read`, `forward`, `status` hold what a request under way has heard; `replica` is the
 //! other side of them; `tally` says when enough have answered. `condition` is what a write does that reads first, `explain`
 //! the account of a request that asked for one. `node` holds the state, `requests`, `steps` and `messages`
 //! what it does for its clients, with its conversations, and about what others say.
@@ -31,14 +31,19 @@ mod reclaim;
 mod replica;
 mod requests;
 mod scan;
+mod status;
 mod steps;
 mod tally;
 mod target;
+mod telling;
 mod time;
+mod vitals;
 mod vnode;
 mod write;
 
 pub use api::{Caller, Event, Input, Output};
 pub use config::{BucketDefaults, Config, Limits};
 pub use node::Node;
+pub use telling::{Slow, Step, Telling};
 pub use time::Time;
+pub use vitals::Vitals;

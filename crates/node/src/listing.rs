@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use quorate_protocol::{
-    Answer, List, Message, Refusal, ReplicaReply, ReplicaRequest, RequestId, Scan, VnodeId,
+    Answer, Header, List, Message, Refusal, ReplicaReply, ReplicaRequest, RequestId, Scan, VnodeId,
 };
 use quorate_ring::Partition;
 use quorate_storage::Storage;
@@ -74,6 +74,7 @@ impl<S: Storage> Node<S> {
             now: conversation.began,
             deadline: conversation.deadline,
             log: None,
+            trace: conversation.kept.trace,
         };
         match &mut conversation.kind {
             Kind::List(list) => Some((accepted, list)),
@@ -172,6 +173,7 @@ impl<S: Storage> Node<S> {
                 now,
                 deadline,
                 log: None,
+                trace: accepted.trace,
             };
             let scan_id = self.converse(scan, Kind::Scan(conversation));
             if let Some((_, list)) = self.listing(id) {
@@ -181,7 +183,10 @@ impl<S: Storage> Node<S> {
             if node == me {
                 self.local.push_back(Local::Ask(scan_id, request));
             } else if self.is_up(node) {
-                let header = self.header(now, deadline);
+                let header = Header {
+                    trace: accepted.trace,
+                    ..self.header(now, deadline)
+                };
                 let message = Message::Replica(scan_id, header, request);
                 out.push(Output::Send(node, message));
             } else {

@@ -12,6 +12,7 @@ use crate::api::{Event, Output};
 use crate::forward::Step;
 use crate::node::{Conversation, Kind, Local, Node, ReplyTo, Waiter, remaining_ms, tell};
 use crate::replica::Written;
+use crate::telling::words_of;
 use crate::time::Time;
 
 impl<S: Storage> Node<S> {
@@ -27,6 +28,11 @@ impl<S: Storage> Node<S> {
                 self.begin(now, ReplyTo::Node(from, id), header, request, out);
             }
             Message::Answer(id, answer) => self.on_answer(now, from, id, answer, out),
+            // Whatever layout anybody has: that they differ is one of the things to be told.
+            Message::Replica(id, _, ReplicaRequest::Status) => {
+                let status = ReplicaReply::Status(Box::new(self.own_status()));
+                out.push(Output::Send(from, Message::Reply(id, status)));
+            }
             Message::Replica(id, header, request) => {
                 if header.layout_version != self.layout_version {
                     let refused = ReplicaReply::Refused(Refusal::WrongLayout {
@@ -110,9 +116,13 @@ impl<S: Storage> Node<S> {
                 tell(waiter, table, &mut self.local, out);
             }
             // A scan is taken on before, with the time that it has.
-            ReplicaRequest::Scan(_) | ReplicaRequest::Status => {
+            ReplicaRequest::Scan(_) => {
                 let refused = ReplicaReply::Refused(Refusal::Malformed("not yet".to_owned()));
                 tell(waiter, refused, &mut self.local, out);
+            }
+            ReplicaRequest::Status => {
+                let status = ReplicaReply::Status(Box::new(self.own_status()));
+                tell(waiter, status, &mut self.local, out);
             }
             ReplicaRequest::Merge(merge) => match self.replica.merge(&merge) {
                 Ok(due) => {
@@ -122,6 +132,9 @@ impl<S: Storage> Node<S> {
                     }
                 }
                 Err(refusal) => {
+                    if let Refusal::DiskFull { .. } = refusal {
+                        out.push(Output::Event(Event::DiskFull));
+                    }
                     tell(waiter, ReplicaReply::Refused(refusal), &mut self.local, out);
                 }
             },
@@ -171,7 +184,7 @@ impl<S: Storage> Node<S> {
         let Some(conversation) = self.conversations.get_mut(&id) else {
             return;
         };
-        let deadline = conversation.deadline;
+        let (deadline, trace) = (conversation.deadline, conversation.kept.trace);
         let Kind::Write(write) = &mut conversation.kind else {
             return;
         };
@@ -203,6 +216,7 @@ impl<S: Storage> Node<S> {
                 let header = Header {
                     layout_version: self.layout_version,
                     deadline_ms: remaining_ms(now, deadline),
+                    trace,
                     ..Header::default()
                 };
                 let request = ReplicaRequest::Merge(merge.clone());
@@ -237,6 +251,7 @@ impl<S: Storage> Node<S> {
         if let ReplicaReply::Refused(Refusal::BucketChanged(entry)) = &reply {
             self.on_bucket_changed(id, entry, out);
         }
+        self.note_reply(id, from, words_of(&reply), out);
         let Some(conversation) = self.conversations.get_mut(&id) else {
             return; // Answered already, or nobody waits for it: a repair.
         };
@@ -244,7 +259,7 @@ impl<S: Storage> Node<S> {
             // Of a record asked for after its digest this is the time of both; that errs on the side of whoever agrees.
             let asked_at = match &conversation.kind {
                 Kind::Read(read) => read.asked_at(from),
-                Kind::Write(_) | Kind::Forward(_) => Some(conversation.began),
+                Kind::Write(_) | Kind::Forward(_) | Kind::Status(_) => Some(conversation.began),
                 Kind::Change(_) => None,
                 // It takes as long as there is to read, which says nothing about how quick a node is.
                 Kind::List(_) | Kind::Scan(_) => None,
@@ -280,6 +295,13 @@ impl<S: Storage> Node<S> {
             }
             Kind::Change(_) => self.on_change_reply(now, from, id, reply, out),
             Kind::Scan(_) => self.on_scanned(now, id, Some(reply), out),
+            Kind::Status(status) => {
+                match reply {
+                    ReplicaReply::Status(told) => status.told(from, *told),
+                    _ => status.lost(from),
+                }
+                self.step_status(id, out);
+            }
             Kind::Forward(_) | Kind::List(_) => {}
         }
     }
@@ -307,6 +329,7 @@ impl<S: Storage> Node<S> {
         };
         if forward.at() == Some(from) {
             let step = forward.answered(given);
+            self.note_reply(id, from, "answer", out);
             self.step_forward(now, id, step, out);
         }
     }
@@ -363,6 +386,10 @@ impl<S: Storage> Node<S> {
                     }
                 }
                 Kind::List(_) => {}
+                Kind::Status(status) => {
+                    status.lost(node);
+                    self.step_status(id, out);
+                }
                 Kind::Forward(forward) => {
                     if forward.at() == Some(node) {
                         let step = forward.lost();

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use quorate_causal::DotSet;
 use quorate_protocol::{
     Answer, BucketEntry, BucketId, Message, Read, Refusal, ReplicaReply, ReplicaRequest, Request,
-    RequestId,
+    RequestId, Trace,
 };
 use quorate_ring::{Layout, NodeId};
 use quorate_storage::{CommitEvent, Storage, StorageError};
@@ -28,8 +28,11 @@ use crate::jobs::Jobs;
 use crate::list::{ListConversation, ScanConversation};
 use crate::read::ReadConversation;
 use crate::replica::{Replica, Write, Written};
+use crate::status::StatusConversation;
 use crate::target::Target;
+use crate::telling::{Kept, Telling};
 use crate::time::Time;
+use crate::vitals::Vitals;
 use crate::write::WriteConversation;
 
 /// Who gets the answer of a conversation.
@@ -48,6 +51,7 @@ pub(crate) struct Accepted {
     pub(crate) deadline: Time,
     /// The account that its client asked for.
     pub(crate) log: Option<Box<Log>>,
+    pub(crate) trace: Option<Trace>,
 }
 
 /// A request under way.
@@ -55,6 +59,7 @@ pub(crate) struct Conversation {
     pub(crate) reply_to: ReplyTo,
     pub(crate) began: Time,
     pub(crate) deadline: Time,
+    pub(crate) kept: Kept,
     pub(crate) kind: Kind,
     /// The account that its client asked for; mostly there is none.
     pub(crate) log: Option<Box<Log>>,
@@ -68,6 +73,7 @@ pub(crate) enum Kind {
     List(Box<ListConversation>),
     /// A part of a listing.
     Scan(ScanConversation),
+    Status(StatusConversation),
 }
 
 impl Kind {
@@ -80,7 +86,7 @@ impl Kind {
                 _ => 0,
             },
             Kind::Read(read) => read.bytes(),
-            Kind::Change(_) | Kind::List(_) | Kind::Scan(_) => 0,
+            Kind::Change(_) | Kind::List(_) | Kind::Scan(_) | Kind::Status(_) => 0,
         }
     }
 }
@@ -141,6 +147,8 @@ pub struct Node<S> {
     pub(crate) jobs: Jobs,
     pub(crate) next_id: u64,
     pub(crate) draining: bool,
+    pub(crate) vitals: Vitals,
+    pub(crate) telling: Telling,
 }
 
 /// What is known of another node.
@@ -199,6 +207,8 @@ impl<S: Storage> Node<S> {
             jobs: Jobs::default(),
             next_id,
             draining: false,
+            vitals: Vitals::default(),
+            telling: Telling::default(),
             layout,
             config,
         };
@@ -232,6 +242,10 @@ impl<S: Storage> Node<S> {
                 }
             }
             Input::Down(node) => self.on_down(now, node, out),
+            Input::Vitals(vitals) => {
+                self.replica.set_full(vitals.full());
+                self.vitals = *vitals;
+            }
             Input::Wake => {}
             Input::Drain => self.draining = true,
         }
@@ -342,6 +356,7 @@ impl<S: Storage> Node<S> {
         let partition = self.layout.partition_of(bucket, key.as_bytes());
         let (id, policy) = self.buckets.resolve(bucket);
         Target {
+            bucket: bucket.into(),
             key: key.to_owned(),
             id,
             vnode: policy.placement.vnode(partition),

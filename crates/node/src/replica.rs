@@ -11,6 +11,7 @@ use quorate_storage::{Batch, CommitEvent, Family, Level, Progress, Storage, Stor
 use rand_chacha::ChaCha12Rng;
 
 use crate::keys;
+use crate::vitals::Full;
 use crate::vnode::Vnode;
 
 /// A write as the coordinator hands it to its own vnode, which alone can mint.
@@ -66,6 +67,8 @@ pub(crate) struct Replica<S, W> {
     reads: BTreeMap<Ticket, Vec<(W, ReplicaReply)>>,
     /// Why the disk can no longer be trusted. Once set, it acknowledges nothing any more.
     poisoned: Option<String>,
+    /// Whether the disk is too full to take values. What removes them goes on, and so do reads.
+    full: Option<Full>,
 }
 
 impl<S: Storage, W> Replica<S, W> {
@@ -85,6 +88,7 @@ impl<S: Storage, W> Replica<S, W> {
             commits: VecDeque::new(),
             reads: BTreeMap::new(),
             poisoned: None,
+            full: None,
         }
     }
 
@@ -94,6 +98,20 @@ impl<S: Storage, W> Replica<S, W> {
 
     pub(crate) fn submit(&mut self) -> Option<CommitEvent> {
         self.storage.submit()
+    }
+
+    /// Says whether the disk is too full from here on.
+    pub(crate) fn set_full(&mut self, full: Option<Full>) {
+        self.full = full;
+    }
+
+    /// Refuses where a value could not be taken. The disk must not become so full that a write fails: that would poison
+    /// the node, and what would free space could not be done either.
+    pub(crate) fn has_room(&self) -> Result<(), Refusal> {
+        match self.full {
+            Some(Full { free, needed }) => Err(Refusal::DiskFull { free, needed }),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn storage(&self) -> &S {
@@ -337,6 +355,10 @@ impl<S: Storage, W> Replica<S, W> {
             Level::Written
         };
         let change = record.merge(incoming);
+        if !change.added.is_empty() {
+            // Wholly or not at all: with the removals taken and the value not, this replica would show neither.
+            self.has_room()?;
+        }
         let mut batch = Batch::new();
         let at = Bytes::from(keys::record(id, bucket, key));
         if !change.is_none() {

@@ -21,6 +21,7 @@ use crate::read::{Purpose, ReadConversation};
 use crate::replica::Write;
 use crate::tally::{Requirement, Seat, Verdict};
 use crate::target::Target;
+use crate::telling::Kept;
 use crate::time::Time;
 use crate::write::{WriteConversation, WriteTerms};
 
@@ -34,8 +35,10 @@ impl<S: Storage> Node<S> {
         out: &mut Vec<Output>,
     ) {
         if let Err(refusal) = self.accept(now, reply_to, header, request, out) {
-            if matches!(refusal, Refusal::Unavailable { .. }) {
-                out.push(Output::Event(Event::Unavailable));
+            match refusal {
+                Refusal::Unavailable { .. } => out.push(Output::Event(Event::Unavailable)),
+                Refusal::DiskFull { .. } => out.push(Output::Event(Event::DiskFull)),
+                _ => {}
             }
             answer(reply_to, Answer::Refused(refusal), out);
         }
@@ -58,6 +61,9 @@ impl<S: Storage> Node<S> {
             answer(reply_to, Answer::Described(description), out);
             return Ok(());
         }
+        if let Request::Status = request {
+            return self.begin_status(now, reply_to, &header, out);
+        }
         if self.draining {
             return Err(Refusal::Draining);
         }
@@ -78,6 +84,7 @@ impl<S: Storage> Node<S> {
             now,
             deadline: now.after(accept::timeout(&header, &self.config.limits)?),
             log: None,
+            trace: header.trace,
         };
         let limits = &self.config.limits;
         if self.conversations.len() >= limits.requests_max
@@ -366,6 +373,7 @@ impl<S: Storage> Node<S> {
             reply_to: accepted.reply_to,
             began: accepted.now,
             deadline: accepted.deadline,
+            kept: Kept::new(accepted.trace),
             kind,
             log: accepted.log,
         };
@@ -387,6 +395,9 @@ impl<S: Storage> Node<S> {
         }
         self.in_reach(&terms.taken)?;
         self.in_reach(&terms.synced)?;
+        if payload.is_some() {
+            self.replica.has_room()?;
+        }
         let write = Write {
             vnode: target.vnode,
             bucket: target.id,

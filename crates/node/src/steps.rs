@@ -4,7 +4,7 @@ use bytes::Bytes;
 use quorate_causal::{CONTEXT_DOTS_MAX, Context, Record};
 use quorate_protocol::{
     Answer, Explained, Header, Merge, Message, Read, Refusal, ReplicaRequest, RequestId, Shown,
-    Unmet, decode_value,
+    Trace, Unmet, decode_value,
 };
 use quorate_ring::NodeId;
 use quorate_storage::Storage;
@@ -71,6 +71,7 @@ impl<S: Storage> Node<S> {
         asks: Vec<Ask>,
         out: &mut Vec<Output>,
     ) {
+        let trace = self.conversations.get(&id).and_then(|c| c.kept.trace);
         for ask in asks {
             let read = Read {
                 vnode: target.vnode,
@@ -82,7 +83,10 @@ impl<S: Storage> Node<S> {
             if ask.node == self.config.me {
                 self.local.push_back(Local::Ask(id, request));
             } else if self.is_up(ask.node) {
-                let header = self.header(now, deadline);
+                let header = Header {
+                    trace,
+                    ..self.header(now, deadline)
+                };
                 out.push(Output::Send(
                     ask.node,
                     Message::Replica(id, header, request),
@@ -110,6 +114,7 @@ impl<S: Storage> Node<S> {
         let Some(conversation) = self.end(id) else {
             return;
         };
+        let (ending, trace) = (self.ending(id, &conversation), conversation.kept.trace);
         let Kind::Read(read) = conversation.kind else {
             return;
         };
@@ -119,7 +124,7 @@ impl<S: Storage> Node<S> {
             out.push(Output::Event(Event::Disagreement));
         }
         for (node, missing) in outcome.repairs {
-            let sent = self.repair(node, &read.target, &missing, out);
+            let sent = self.repair(node, &read.target, &missing, trace, out);
             if let Some(log) = log.as_mut().filter(|_| sent) {
                 log.repaired(node, &missing);
             }
@@ -130,6 +135,7 @@ impl<S: Storage> Node<S> {
         match read.purpose {
             Purpose::Answer => {
                 let shown = self.show(&read.target, &outcome.record);
+                ending.with(&shown, out);
                 self.give(reply_to, log, shown, out);
             }
             Purpose::Listing(list) => self.local.push_back(Local::Decided {
@@ -142,7 +148,9 @@ impl<S: Storage> Node<S> {
                     Ok(removed) => removed,
                     Err(refusal) => {
                         out.push(Output::Event(Event::ConditionFailed));
-                        return self.give(reply_to, log, Answer::Refused(refusal), out);
+                        let refused = Answer::Refused(refusal);
+                        ending.with(&refused, out);
+                        return self.give(reply_to, log, refused, out);
                     }
                 };
                 if first.condition.is_some() {
@@ -152,6 +160,7 @@ impl<S: Storage> Node<S> {
                 // alone, and not yet on its disk, while another replica still has the value. What is acknowledged as deleted
                 // is removed on `w`.
                 if removed.is_empty() && first.payload.is_none() {
+                    ending.with(&Answer::Deleted, out);
                     return self.give(reply_to, log, Answer::Deleted, out);
                 }
                 let accepted = Accepted {
@@ -159,6 +168,7 @@ impl<S: Storage> Node<S> {
                     now,
                     deadline: conversation.deadline,
                     log: log.clone(),
+                    trace,
                 };
                 let (terms, payload) = (first.terms, first.payload);
                 let begun = self.write(accepted, read.target, terms, removed, payload);
@@ -197,6 +207,7 @@ impl<S: Storage> Node<S> {
         node: NodeId,
         target: &Target,
         missing: &Record,
+        trace: Option<Trace>,
         out: &mut Vec<Output>,
     ) -> bool {
         let id = self.fresh_id();
@@ -212,6 +223,7 @@ impl<S: Storage> Node<S> {
         } else if self.is_up(node) {
             let header = Header {
                 layout_version: self.layout_version,
+                trace,
                 ..Header::default()
             };
             out.push(Output::Send(node, Message::Replica(id, header, merge)));
@@ -297,7 +309,11 @@ impl<S: Storage> Node<S> {
         let patience = match &conversation.kind {
             Kind::Read(_) => Some(limits.read_patience),
             Kind::List(_) => Some(limits.list_patience),
-            Kind::Write(_) | Kind::Forward(_) | Kind::Change(_) | Kind::Scan(_) => None,
+            Kind::Write(_)
+            | Kind::Forward(_)
+            | Kind::Change(_)
+            | Kind::Scan(_)
+            | Kind::Status(_) => None,
         };
         if let Some(patience) = patience.map(|p| conversation.began.after(p)) {
             self.timers.remove(&(patience, id, Timer::Patience));
@@ -326,6 +342,7 @@ impl<S: Storage> Node<S> {
                 });
                 return;
             }
+            self.ending(id, &conversation).with(&with, out);
             if matches!(with, Answer::Unmet(Unmet { .. })) {
                 out.push(Output::Event(Event::Unmet));
             }
@@ -355,6 +372,7 @@ impl<S: Storage> Node<S> {
                     let unmet = change.unmet(true);
                     self.finish(id, unmet, out);
                 }
+                (Timer::Deadline, Kind::Status(_)) => self.conclude_status(id, out),
                 (Timer::Deadline, Kind::Forward(forward)) => {
                     let unmet = forward.unmet(true);
                     self.finish(id, unmet, out);

@@ -10,6 +10,8 @@ use crate::buckets::Policy;
 /// One key of one bucket, placed.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
+    /// The bucket's name.
+    pub(crate) bucket: Arc<str>,
     pub(crate) key: String,
     pub(crate) id: BucketId,
     pub(crate) vnode: VnodeId,

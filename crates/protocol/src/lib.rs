@@ -9,6 +9,7 @@ mod bucket;
 mod ids;
 mod listing;
 mod message;
+mod overview;
 mod request;
 
 pub use account::{Account, ClusterStatus, NodeStatus, RepairAccount, ReplicaAccount, StepAccount};
@@ -22,6 +23,7 @@ pub use message::{
     BucketsAsked, DecodeError, Header, Merge, Message, PROTOCOL_VERSION, Read, ReplicaReply,
     ReplicaRequest, Trace, decode_value, encode_value,
 };
+pub use overview::{NodeOverview, NodeState, Overview};
 pub use request::{
     Answer, BUCKET_BYTES_MAX, Condition, Delete, Description, Explained, Get, KEY_BYTES_MAX,
     META_BYTES_MAX, Options, Put, QUORUM_COUNT_MAX, Quorum, Refusal, Request,

@@ -7,6 +7,7 @@ use quorate_protocol::{Answer, Header, Refusal, Request, Unmet};
 use tokio::sync::oneshot;
 
 use crate::event::{Event, Events, HttpRequest};
+use crate::metrics::Metrics;
 
 /// Whether the node can serve, as the driver last found. Shared with the gateway's tasks.
 #[derive(Clone, Debug)]
@@ -31,6 +32,7 @@ impl Readiness {
 pub(crate) struct LocalNode {
     pub(crate) events: Events,
     pub(crate) readiness: Readiness,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Backend for LocalNode {
@@ -61,5 +63,13 @@ impl Backend for LocalNode {
 
     fn ready(&self) -> Result<(), String> {
         self.readiness.get()
+    }
+
+    fn metrics(&self) -> Option<String> {
+        Some(self.metrics.text())
+    }
+
+    fn responded(&self, status: u16) {
+        self.metrics.responded(status);
     }
 }

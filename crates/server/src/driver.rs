@@ -8,12 +8,14 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use quorate_node::{Caller, Input, Node, Output, Time};
-use quorate_protocol::{Answer, Message, Refusal, ReplicaReply, RequestId, Unmet};
+use quorate_node::{Caller, Input, Node, Output, Slow, Telling, Time, Vitals};
+use quorate_protocol::{Answer, Header, Message, Refusal, ReplicaReply, Request, RequestId, Unmet};
 use quorate_ring::NodeId;
+use quorate_storage::rocks::Stats;
 use quorate_storage::{CommitEvent, Storage};
 use quorate_transport::{CloseReason, Identity, SendError, Sender};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -22,6 +24,10 @@ use tokio::time::{Sleep, sleep_until};
 
 use crate::backend::Readiness;
 use crate::event::{ConnectionId, End, Event, HttpRequest};
+use crate::metrics::{Found, Metrics, Operation};
+use crate::pulse::Pulse;
+use crate::slow::{self, Throttle};
+use crate::steps::Steps;
 
 /// Events taken before anything is sent. Enough for a burst of every client at once; bounded, so that the first of them
 /// does not wait for the last of an endless stream.
@@ -49,7 +55,14 @@ struct Link {
     sender: Sender,
 }
 
-/// Who waits for an answer of this node.
+/// A client of this node that waits for an answer.
+struct Waiting {
+    asker: Asker,
+    operation: Operation,
+    since: Time,
+}
+
+/// Where the answer goes.
 enum Asker {
     Http(oneshot::Sender<Answer>),
     Client {
@@ -73,6 +86,8 @@ pub(crate) struct Surroundings {
     pub(crate) name: String,
     /// The other nodes, by id.
     pub(crate) peers: BTreeMap<NodeId, String>,
+    /// Requests that take longer are logged.
+    pub(crate) slow_request: Option<Duration>,
 }
 
 pub(crate) struct Driver<S> {
@@ -85,17 +100,35 @@ pub(crate) struct Driver<S> {
     dialled: BTreeMap<NodeId, ConnectionId>,
     /// The connection each node last asked on, or dialled if it has not asked yet: answers to its requests go there.
     accepted: BTreeMap<NodeId, ConnectionId>,
-    askers: HashMap<Caller, Asker>,
+    askers: HashMap<Caller, Waiting>,
     next_caller: u64,
     outputs: Vec<Output>,
     /// Inputs that follow from what could not be sent.
     follow: Vec<Input>,
     complaints: BTreeMap<(Complaint, String), Instant>,
     stopping: Option<Instant>,
+    metrics: Arc<Metrics>,
+    /// How to ask the storage what it holds.
+    stats: fn(&S) -> Stats,
+    steps: Option<Steps>,
+    slow: Throttle,
+    /// Whether the disk was nearly full at the last look.
+    disk_full: bool,
 }
 
 impl<S: Storage> Driver<S> {
-    pub(crate) fn new(node: Node<S>, surroundings: Surroundings, readiness: Readiness) -> Self {
+    pub(crate) fn new(
+        mut node: Node<S>,
+        surroundings: Surroundings,
+        readiness: Readiness,
+        metrics: Arc<Metrics>,
+        stats: fn(&S) -> Stats,
+    ) -> Self {
+        let steps = Steps::if_shown(&surroundings.name, &surroundings.peers);
+        node.tell_of(Telling {
+            steps: steps.is_some(),
+            slower_than: surroundings.slow_request,
+        });
         Driver {
             node,
             surroundings,
@@ -110,6 +143,11 @@ impl<S: Storage> Driver<S> {
             follow: Vec::new(),
             complaints: BTreeMap::new(),
             stopping: None,
+            metrics,
+            stats,
+            steps,
+            slow: Throttle::new(),
+            disk_full: false,
         }
     }
 
@@ -141,6 +179,7 @@ impl<S: Storage> Driver<S> {
                 self.committed(input);
             }
             self.flush();
+            self.metrics.in_flight(self.node.in_flight());
             if self.stopping.is_some()
                 && let Some(on_stop) = on_stop.take()
             {
@@ -212,13 +251,13 @@ impl<S: Storage> Driver<S> {
                     asker,
                     _place,
                 } = *http;
-                let caller = self.caller(Asker::Http(asker));
-                self.input(Input::Request(caller, header, request));
+                self.ask(Asker::Http(asker), header, request);
             }
             Event::Commit(CommitEvent::Progress(progress)) => {
                 self.committed(Input::Progress(progress));
             }
             Event::Commit(CommitEvent::Poisoned(reason)) => self.committed(Input::Poisoned(reason)),
+            Event::Pulse(pulse) => self.pulse(&pulse),
             Event::Opened(id, end, sender) => self.opened(id, end, sender),
             Event::Closed(id, reason) => self.lost(id, &reason),
             Event::Stop if self.stopping.is_none() => {
@@ -253,11 +292,86 @@ impl<S: Storage> Driver<S> {
         }
     }
 
-    fn caller(&mut self, asker: Asker) -> Caller {
+    /// A client of this node asks.
+    fn ask(&mut self, asker: Asker, header: Header, request: Request) {
+        self.metrics.asked(&request);
+        if let Some(steps) = &self.steps {
+            steps.client_asks(&header, &request);
+        }
         self.next_caller += 1;
         let caller = Caller(self.next_caller);
-        self.askers.insert(caller, asker);
-        caller
+        let now = self.now();
+        let waiting = Waiting {
+            asker,
+            operation: Operation::of(&request),
+            since: now,
+        };
+        self.askers.insert(caller, waiting);
+        let input = Input::Request(caller, header, request);
+        self.node.handle(now, input, &mut self.outputs);
+    }
+
+    /// Tells the core, and whoever scrapes, how this node is.
+    fn pulse(&mut self, pulse: &Pulse) {
+        let stats = (self.stats)(self.node.storage());
+        let uptime = self.origin.elapsed();
+        let clients = |link: &&Link| matches!(link.end, End::Accepted(Identity::Client(_)));
+        let client_connections = self.connections.values().filter(clients).count();
+        self.metrics.found(&Found {
+            stats,
+            free_bytes: pulse.free_bytes,
+            reserve_bytes: pulse.reserve_bytes,
+            uptime,
+            ready: self.node.ready().is_ok(),
+            peers: self.surroundings.peers.len(),
+            peers_up: self.dialled.len(),
+            node_connections: self.connections.len() - client_connections,
+            client_connections,
+        });
+        self.input(Input::Vitals(Box::new(Vitals {
+            release: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_s: uptime.as_secs(),
+            records: stats.records_estimate,
+            disk_bytes: stats.disk_bytes,
+            disk_free_bytes: pulse.free_bytes,
+            disk_reserve_bytes: pulse.reserve_bytes,
+            clock_s: pulse.clock_s,
+        })));
+        self.tell_of_the_disk(pulse);
+    }
+
+    /// Says once that the disk is nearly full, and once that it is not any more.
+    fn tell_of_the_disk(&mut self, pulse: &Pulse) {
+        let full = pulse
+            .free_bytes
+            .is_some_and(|free| free < pulse.reserve_bytes);
+        if full == self.disk_full {
+            return;
+        }
+        self.disk_full = full;
+        let (node, free, reserved) = (
+            &self.surroundings.name,
+            pulse.free_bytes,
+            pulse.reserve_bytes,
+        );
+        if full {
+            tracing::warn!(
+                node,
+                free,
+                reserved,
+                "the disk is nearly full: values are refused until there is room; reads and deletes go on"
+            );
+        } else {
+            tracing::info!(node, free, reserved, "there is room on the disk again");
+        }
+    }
+
+    fn slow(&mut self, request: &Slow) {
+        self.metrics.slow();
+        if let Some(suppressed) = self.slow.allows(Instant::now()) {
+            let Surroundings { name, peers, .. } = &self.surroundings;
+            slow::log(name, peers, request, suppressed);
+        }
     }
 
     // ---- Connections ----
@@ -331,7 +445,7 @@ impl<S: Storage> Driver<S> {
             // Whoever asked is gone. What was begun goes on, and its answer is dropped.
             End::Accepted(Identity::Client(_)) => {
                 self.askers
-                    .retain(|_, asker| !matches!(asker, Asker::Client { connection, .. } if *connection == id));
+                    .retain(|_, waiting| !matches!(waiting.asker, Asker::Client { connection, .. } if connection == id));
             }
         }
     }
@@ -375,6 +489,7 @@ impl<S: Storage> Driver<S> {
         let Some(link) = self.connections.get(&id) else {
             return;
         };
+        self.metrics.received(frame.len());
         let message = match Message::decode(frame) {
             Ok(message) => message,
             Err(error) => return self.violated(id, &error.to_string()),
@@ -386,6 +501,10 @@ impl<S: Storage> Driver<S> {
             }
             (End::Accepted(Identity::Node(node)), message @ Message::Replica(..)) => {
                 let node = NodeId(*node);
+                if let Message::Replica(_, _, request) = &message {
+                    self.metrics.replica_asked(request);
+                }
+                self.note_asked(node, &message);
                 self.accepted.insert(node, id);
                 self.input(Input::Message(node, message));
             }
@@ -394,26 +513,31 @@ impl<S: Storage> Driver<S> {
             {
                 let node = NodeId(*node);
                 self.accepted.insert(node, id);
-                self.input(Input::Message(
-                    node,
-                    Message::Request(request, header, body),
-                ));
+                let message = Message::Request(request, header, body);
+                self.note_asked(node, &message);
+                self.input(Input::Message(node, message));
             }
             (End::Accepted(Identity::Client(_)), Message::Request(request, header, body))
                 if !header.forwarded && header.principal.is_none() =>
             {
-                let caller = self.caller(Asker::Client {
+                let asker = Asker::Client {
                     connection: id,
                     request,
                     writes: body.is_write(),
-                });
-                self.input(Input::Request(caller, header, body));
+                };
+                self.ask(asker, header, body);
             }
             (End::Accepted(Identity::Client(_)), Message::Request(..)) => {
                 self.violated(id, "a client may speak for nobody but itself");
             }
             (End::Accepted(_), _) => self.violated(id, "only requests may come this way"),
             (End::Dialled(_), _) => self.violated(id, "only answers may come this way"),
+        }
+    }
+
+    fn note_asked(&mut self, from: NodeId, message: &Message) {
+        if let Some(steps) = &mut self.steps {
+            steps.node_asks(from, message);
         }
     }
 
@@ -426,7 +550,13 @@ impl<S: Storage> Driver<S> {
                 match output {
                     Output::Send(node, message) => self.send(node, message),
                     Output::Answer(caller, answer) => self.answer(caller, answer),
-                    Output::Event(event) => tracing::trace!(?event),
+                    Output::Event(event) => self.metrics.event(event),
+                    Output::Step(step) => {
+                        if let Some(steps) = &self.steps {
+                            steps.step(&step);
+                        }
+                    }
+                    Output::Slow(request) => self.slow(&request),
                 }
             }
             for input in std::mem::take(&mut self.follow) {
@@ -436,6 +566,9 @@ impl<S: Storage> Driver<S> {
     }
 
     fn send(&mut self, node: NodeId, message: Message) {
+        if let Some(steps) = &mut self.steps {
+            steps.sends(node, &message);
+        }
         let table = match message {
             Message::Request(..) | Message::Replica(..) => &self.dialled,
             Message::Answer(..) | Message::Reply(..) => &self.accepted,
@@ -471,14 +604,19 @@ impl<S: Storage> Driver<S> {
     }
 
     fn answer(&mut self, caller: Caller, answer: Answer) {
-        match self.askers.remove(&caller) {
+        let Some(waiting) = self.askers.remove(&caller) else {
+            return;
+        };
+        let took = self.now().since(waiting.since);
+        self.metrics.answered(waiting.operation, took, &answer);
+        match waiting.asker {
             // The client may have gone away.
-            Some(Asker::Http(asker)) => drop(asker.send(answer)),
-            Some(Asker::Client {
+            Asker::Http(asker) => drop(asker.send(answer)),
+            Asker::Client {
                 connection,
                 request,
                 writes,
-            }) => {
+            } => {
                 let frame = Message::Answer(request, answer).encode();
                 if let Err(TooLarge { size, limit }) = self.put(connection, frame) {
                     let instead = if writes {
@@ -489,7 +627,6 @@ impl<S: Storage> Driver<S> {
                     let _ = self.put(connection, Message::Answer(request, instead).encode());
                 }
             }
-            None => {}
         }
     }
 
@@ -497,9 +634,14 @@ impl<S: Storage> Driver<S> {
         let Some(link) = self.connections.get(&id) else {
             return Ok(());
         };
+        let bytes = frame.len();
         match link.sender.send(frame) {
+            Ok(()) => {
+                self.metrics.sent(bytes);
+                Ok(())
+            }
             // A connection that is closed is about to be reported as such.
-            Ok(()) | Err(SendError::Closed) => Ok(()),
+            Err(SendError::Closed) => Ok(()),
             Err(SendError::TooLarge { length, max }) => Err(TooLarge {
                 size: length as u64,
                 limit: max as u64,

@@ -11,6 +11,8 @@ use quorate_transport::{CloseReason, Identity, Sender};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use crate::pulse::Pulse;
+
 /// HTTP requests that were received and not yet looked at. The driver empties the queue whenever it runs, so as many
 /// wait only if it is far behind; those who come then are told at once to come later.
 const HTTP_WAITING_MAX: usize = 4096;
@@ -41,6 +43,8 @@ pub(crate) enum Event {
     Frames(ConnectionId, Vec<Bytes>, OwnedSemaphorePermit),
     /// A connection is gone.
     Closed(ConnectionId, CloseReason),
+    /// The disk and the clock were looked at.
+    Pulse(Pulse),
     /// The node is to finish what it has and end.
     Stop,
 }

@@ -22,10 +22,14 @@ mod event;
 mod identity;
 mod init;
 mod links;
+mod metrics;
 mod open_files;
+mod pulse;
 mod running;
+mod slow;
+mod steps;
 
-pub use config::{Checked, ConfigError, Durability, NodeConfig};
+pub use config::{Checked, ConfigError, DiskReserve, Durability, LogFormat, NodeConfig};
 pub use dev::{DevCluster, DevError, DevNode, DevOptions};
 pub use init::{InitError, InitNode, InitOptions, InitReport, NodePlan, init, init_at};
 pub use running::{NodeFailure, RunningNode, StartError};

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -29,7 +30,9 @@ use crate::driver::{Driver, Surroundings};
 use crate::event::{Event, Events};
 use crate::identity::{self, Mismatch};
 use crate::links::{self, Knocks, Reader};
+use crate::metrics::{Metrics, Who};
 use crate::open_files;
+use crate::pulse;
 
 /// How long peers and HTTP clients may take to hear the last answers once all requests are done.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -385,6 +388,14 @@ async fn serve(
         .cloned()
         .collect();
     let readiness = Readiness::new();
+    let own = checked.layout.node(checked.id).expect("checked");
+    let who = Who {
+        id: own.id.0,
+        name: own.name.clone(),
+        region: own.region.clone(),
+        zone: own.zone.clone(),
+    };
+    let metrics = Arc::new(Metrics::new(who, node.storage().counters()));
     let knocks = Knocks::new(&peers);
 
     // None of these ends by itself; one that panics takes the node with it.
@@ -403,7 +414,13 @@ async fn serve(
             knocks.clone(),
         ));
     }
+    let config = &checked.config;
+    let (dir, reserve) = (config.data_dir.clone(), config.disk_reserve);
+    // The first look comes before the first request: a full disk is not written to meanwhile.
+    events.push(Event::Pulse(pulse::look(&dir, reserve)));
+    tasks.spawn(pulse::beat(dir, reserve, events.clone()));
     let backend = LocalNode {
+        metrics: metrics.clone(),
         events,
         readiness: readiness.clone(),
     };
@@ -420,8 +437,9 @@ async fn serve(
     let surroundings = Surroundings {
         name: checked.config.name.clone(),
         peers: peers.into_iter().map(|p| (p.id, p.name)).collect(),
+        slow_request: config.slow_request,
     };
-    let mut driver = Driver::new(node, surroundings, readiness);
+    let mut driver = Driver::new(node, surroundings, readiness, metrics, Rocks::stats);
     let run = driver.run(&mut queue, || {
         // New callers are turned away with a word; whoever is connected is served to the end.
         accepting.abort();

@@ -44,6 +44,8 @@ pub(crate) enum Accident {
     OneWay,
     /// A connection breaks and is made anew.
     Reset,
+    /// The disk of a node is nearly full for a while: it takes no values, and everything else goes on.
+    FullDisk,
 }
 
 impl Faults {
@@ -81,6 +83,7 @@ impl Faults {
             Accident::Partition,
             Accident::OneWay,
             Accident::Reset,
+            Accident::FullDisk,
         ];
         Faults {
             loss: maybe(rng, 0.1),

@@ -3,6 +3,7 @@
 mod accidents;
 mod mutants;
 mod rest;
+mod status;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -10,7 +11,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_causal::{Context, ContextKey, Dot, DotSet, Record};
-use quorate_node::{BucketDefaults, Caller, Config, Event, Input, Limits, Node, Output, Time};
+use quorate_node::{
+    BucketDefaults, Caller, Config, Event, Input, Limits, Node, Output, Time, Vitals,
+};
 use quorate_protocol::{
     Answer, BucketId, Get, Header, List, Message, Options, Quorum, Refusal, ReplicaReply,
     ReplicaRequest, Request, decode_value,
@@ -30,6 +33,8 @@ use crate::profile::{Mutant, Profile};
 
 /// How often connections are looked at.
 const LOOK_US: u64 = 50_000;
+/// How often somebody asks a node how the cluster is.
+const STATUS_US: u64 = 700_000;
 /// How long a client waits beyond its request's deadline before it gives up on the node.
 const CLIENT_SLACK_US: u64 = 500_000;
 /// How long the healed cluster has for each step of coming to rest. Everything in flight has arrived or expired by then.
@@ -79,6 +84,10 @@ enum Happening {
     Resume(usize),
     /// All links work again.
     Mend,
+    /// There is room again on the disk of a node, if that is its life still.
+    Roomy(usize, u64),
+    /// Somebody asks a node how the cluster is.
+    AskStatus,
 }
 
 struct Slot {
@@ -126,6 +135,8 @@ pub(crate) struct World {
     steps: u64,
     /// Answers to the requests that the world itself makes at rest.
     own_answers: BTreeMap<u64, Answer>,
+    /// Who was asked for the cluster's status and has not answered: by caller, the node, its life, and when.
+    status_asked: BTreeMap<u64, (usize, u64, u64)>,
 }
 
 /// Callers from here on are the world's own.
@@ -176,6 +187,7 @@ impl World {
             trace: blake3::Hasher::new(),
             steps: 0,
             own_answers: BTreeMap::new(),
+            status_asked: BTreeMap::new(),
             rng,
         };
         for i in 0..nodes {
@@ -195,6 +207,7 @@ impl World {
             world.start(i);
         }
         world.plan(LOOK_US, Happening::Look);
+        world.plan(STATUS_US, Happening::AskStatus);
         for client in 0..world.clients.len() {
             let pause = 400_000 + world.workload.pause_us(&mut world.rng);
             world.plan(pause, Happening::Begin(client));
@@ -227,6 +240,7 @@ impl World {
             if self.slots[node].node.is_none() {
                 self.start(node);
             }
+            self.fill_disk(node, false);
         }
         self.run_for(SETTLE_US);
         if self.drops() > 0 {
@@ -295,7 +309,9 @@ impl World {
         let concerns = match &happening {
             Happening::Deliver { to, .. } => Some(*to),
             Happening::Ask { node, .. } => Some(*node),
-            Happening::Disk(node, ..) | Happening::Wake(node, ..) => Some(*node),
+            Happening::Disk(node, ..) | Happening::Wake(node, ..) | Happening::Roomy(node, ..) => {
+                Some(*node)
+            }
             _ => None,
         };
         if let Some(slot) = concerns.map(|node| &mut self.slots[node])
@@ -353,6 +369,12 @@ impl World {
             }
             Happening::Resume(node) => self.resume(node),
             Happening::Mend => self.network.mend(),
+            Happening::Roomy(node, epoch) => {
+                if self.alive(node) == Some(epoch) {
+                    self.fill_disk(node, false);
+                }
+            }
+            Happening::AskStatus => self.ask_status(),
         }
     }
 
@@ -461,6 +483,7 @@ impl World {
             Output::Send(to, message) => self.send(i, to.0 as usize, message),
             Output::Answer(Caller(caller), answer) => {
                 if caller >= OWN_CALLERS {
+                    self.check_status(i, caller, &answer);
                     self.own_answers.insert(caller, answer);
                     return;
                 }
@@ -475,6 +498,8 @@ impl World {
                 self.plan(delay, Happening::Told(client, id, Some(answer)));
             }
             Output::Event(event) => *self.events.entry(event).or_default() += 1,
+            // Not asked for.
+            Output::Step(_) | Output::Slow(_) => {}
         }
     }
 

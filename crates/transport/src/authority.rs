@@ -27,9 +27,9 @@ pub const KEY_FILE: &str = "ca.key";
 /// Ten years: replacing a CA means touching every node, so it should outlive the hardware.
 const CA_VALIDITY: Duration = Duration::from_secs(10 * 365 * 86_400);
 
-/// How far certificates reach into the past. Without it, a node whose clock is minutes behind refuses
-/// certificates that were issued just now.
-const BACKDATE: Duration = Duration::from_secs(3_600);
+/// How far certificates reach into the past. Without it, a node whose clock is behind refuses certificates that were issued
+/// just now. A day covers a clock that shows another time zone's hour, which is the commonest of such mistakes.
+const BACKDATE: Duration = Duration::from_secs(86_400);
 
 /// The common name of a CA certificate is this and the cluster's id in 32 hex digits; `load` reads it back.
 const COMMON_NAME: &str = "quorate cluster ";

@@ -229,3 +229,15 @@ fn dates_and_names_are_checked_at_load() {
     spoil(&[], hours(-1), hours(1));
     home.says(&["node.pem cannot be used", "carries no Quorate name"]);
 }
+
+#[test]
+fn a_certificate_issued_now_is_good_for_a_clock_that_is_hours_behind() {
+    let authority = Authority::create(CLUSTER).unwrap();
+    let issued = authority.issue(&Identity::Node(1), DAY).unwrap();
+    for pem in [&issued.certificate_pem, authority.certificate_pem()] {
+        let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap();
+        let parsed = pem.parse_x509().unwrap();
+        let from = parsed.validity().not_before.to_datetime();
+        assert!(from <= hours(-23), "valid from {from}");
+    }
+}

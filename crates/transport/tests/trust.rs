@@ -279,6 +279,36 @@ fn expired_certificates_are_refused_in_the_handshake() {
 }
 
 #[test]
+fn a_certificate_that_is_not_valid_yet_is_refused_in_the_handshake() {
+    run(async {
+        let pair = pair(calm());
+        let forged = forge(
+            &pair.authority,
+            &[node_name(2, CLUSTER)],
+            hours(1),
+            hours(48),
+        );
+        let own = Some((forged.certificate_pem.as_str(), forged.key_pem.as_str()));
+        let said = refused(&pair, own, ALPN).await;
+        assert!(
+            said.contains("not valid yet") || said.contains("not valid before"),
+            "{said}"
+        );
+
+        let address = serve(raw_server(&forged.certificate_pem, &forged.key_pem, ALPN));
+        let error = pair
+            .dialler
+            .dial(address, Expected::Node(2))
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(error, DialError::PeerCertificate { .. }),
+            "{error:?}"
+        );
+    });
+}
+
+#[test]
 fn nobody_there_is_unreachable_and_soon() {
     run(async {
         let pair = pair(Tuning::default());

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use quorate_server::{DevCluster, DevOptions};
+use quorate_server::{DevCluster, DevOptions, LogFormat};
 use serde_json::json;
 
 use crate::failure::Failure;
@@ -31,6 +31,15 @@ pub(crate) struct Dev {
     /// The first node's HTTP port; 0 lets the system choose all of them
     #[arg(long, value_name = "PORT", default_value_t = 8080)]
     http_port: u16,
+
+    /// How the log is written: "text" for people, or "json", a document a line
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "QUORATE_LOG_FORMAT",
+        default_value = "text"
+    )]
+    pub(crate) log_format: LogFormat,
 }
 
 impl Dev {

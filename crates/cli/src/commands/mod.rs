@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod bucket;
+pub(crate) mod completions;
 pub(crate) mod delete;
 pub(crate) mod dev;
 pub(crate) mod export;
@@ -10,8 +11,10 @@ pub(crate) mod import;
 pub(crate) mod import_lines;
 pub(crate) mod init;
 pub(crate) mod list;
+pub(crate) mod man;
 pub(crate) mod put;
 pub(crate) mod ready;
 pub(crate) mod server;
 pub(crate) mod sim;
+pub(crate) mod status;
 pub(crate) mod verify;

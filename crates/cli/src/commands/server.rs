@@ -9,6 +9,7 @@ use quorate_server::{NodeConfig, RunningNode};
 use tracing::info;
 
 use crate::failure::Failure;
+use crate::logging;
 use crate::output::{self, Form};
 use crate::runtime;
 
@@ -74,7 +75,7 @@ impl clap::FromArgMatches for KeyFlags {
 }
 
 impl Server {
-    pub(crate) fn run(self, form: Form) -> Result<(), Failure> {
+    pub(crate) fn run(self, form: Form, log: &str) -> Result<(), Failure> {
         // What is not UTF-8 cannot be a value of ours.
         let environment = std::env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
@@ -90,6 +91,7 @@ impl Server {
                 Form::Table => output::line(checked.to_string().trim_end()),
             };
         }
+        logging::start(log, config.log_format)?;
         runtime::block_on(async move {
             let stop = runtime::stop_signal()?;
             let mut node = RunningNode::start(config).map_err(Failure::new)?;

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_causal::{Actor, Context, ContextKey, Digest, Dot, DotSet, Record};
-use quorate_node::{BucketDefaults, Caller, Config, Input, Limits, Node, Output, Time};
+use quorate_node::{
+    BucketDefaults, Caller, Config, Input, Limits, Node, Output, Slow, Step, Time, Vitals,
+};
 use quorate_protocol::{
     Account, Answer, BucketId, Condition, Delete, Get, Header, List, Merge, Message, Options, Put,
     Quorum, Read, Refusal, ReplicaReply, ReplicaRequest, Request, RequestId, Value, VnodeId,
@@ -44,6 +46,9 @@ pub(crate) struct Cluster {
     pub(crate) log: String,
     /// Whether nodes compare their tables of buckets.
     pub(crate) compares: bool,
+    /// What nodes told of single requests, if they were asked to.
+    pub(crate) steps: Vec<(usize, Step)>,
+    pub(crate) slow: Vec<(usize, Slow)>,
     defaults: BucketDefaults,
     limits: Limits,
     lives: Vec<u8>,
@@ -97,6 +102,8 @@ impl Cluster {
             asked: BTreeMap::new(),
             log: String::new(),
             compares: false,
+            steps: Vec::new(),
+            slow: Vec::new(),
             defaults,
             limits,
             lives: vec![0; regions.len()],
@@ -176,6 +183,8 @@ impl Cluster {
                     self.answers.push((at, caller, answer));
                 }
                 Output::Event(event) => self.note(format!("    n{at} counts {event:?}")),
+                Output::Step(step) => self.steps.push((at, step)),
+                Output::Slow(slow) => self.slow.push((at, *slow)),
             }
         }
     }
@@ -188,6 +197,19 @@ impl Cluster {
     pub(crate) fn down(&mut self, at: usize, who: usize) {
         self.note(format!("n{at} no longer reaches n{who}"));
         self.input(at, Input::Down(NodeId(who as u64)));
+    }
+
+    /// So many bytes are free on the node's disk, and a hundred must be.
+    pub(crate) fn free_bytes(&mut self, at: usize, free: u64) {
+        self.note(format!(
+            "n{at}'s disk has {free} bytes free, of which 100 are reserved"
+        ));
+        let vitals = Vitals {
+            disk_free_bytes: Some(free),
+            disk_reserve_bytes: 100,
+            ..Vitals::default()
+        };
+        self.input(at, Input::Vitals(Box::new(vitals)));
     }
 
     /// A client asks, with the default time limit.
@@ -503,7 +525,14 @@ impl Cluster {
             }
             Answer::Bucket(bucket) => format!("{bucket:?}"),
             Answer::Buckets(buckets) => format!("{buckets:?}"),
-            Answer::Status(status) => format!("{} nodes well", status.nodes.len()),
+            Answer::Status(status) => {
+                let told: Vec<&str> = status.nodes.iter().map(|n| n.name.as_str()).collect();
+                format!(
+                    "told by {}; silent: [{}]",
+                    told.join(" "),
+                    status.silent.join(" ")
+                )
+            }
             Answer::Explained(explained) => match explained.clone().open() {
                 Ok((answer, _)) => format!("{}, explained", self.answer(key, &answer)),
                 Err(why) => why,
@@ -573,7 +602,10 @@ impl Cluster {
                     ReplicaReply::Bucket(entry) => format!("now {entry:?}"),
                     ReplicaReply::Buckets(None) => "the same buckets".to_owned(),
                     ReplicaReply::Buckets(Some(entries)) => format!("buckets {entries:?}"),
-                    ReplicaReply::Status(status) => format!("{} is well", status.name),
+                    ReplicaReply::Status(status) => match &status.not_ready {
+                        None => format!("{} is well", status.name),
+                        Some(why) => format!("{}: {why}", status.name),
+                    },
                 };
                 format!("{} {line}", self.id(*id))
             }

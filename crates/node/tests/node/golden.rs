@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use quorate_node::{BucketDefaults, Limits};
-use quorate_protocol::{Condition, Options, Quorum};
+use quorate_protocol::{Condition, Options, Quorum, Request};
 
 use crate::cluster::{Cluster, With, delete, foreign, get, holding, put, r, w};
 
@@ -327,4 +327,36 @@ fn put_on_condition() {
     c.ask(0, delete("milk").on_condition(on));
     c.settle();
     golden("put_on_condition", &c);
+}
+
+#[test]
+fn status_with_a_node_that_keeps_silent() {
+    let mut c = Cluster::of(3);
+    c.free_bytes(1, 40);
+    c.ask(0, Request::Status);
+    c.deliver(0, 1);
+    c.deliver(1, 0);
+    c.lose(0, 2);
+    c.note("-- the others have a second");
+    c.pass(Duration::from_secs(1));
+    golden("status_with_a_node_that_keeps_silent", &c);
+}
+
+#[test]
+fn put_with_a_full_disk() {
+    let mut c = Cluster::of(3);
+    c.free_bytes(2, 40);
+    c.ask(0, put("milk", "one litre").with(w(2)));
+    c.deliver(0, 2);
+    c.note("-- n2 counts as lost");
+    c.deliver(2, 0);
+    c.deliver(0, 1);
+    c.sync(0);
+    c.sync(1);
+    c.deliver(1, 0);
+    c.note("-- and takes no put of its own clients; what removes goes on");
+    c.ask(2, put("milk", "two litres").with(w(2)));
+    c.ask(2, delete("milk").with(w(2)));
+    c.settle();
+    golden("put_with_a_full_disk", &c);
 }

@@ -11,4 +11,5 @@ mod explain;
 mod golden;
 mod interleavings;
 mod listing;
+mod operations;
 mod scenarios;

@@ -137,6 +137,11 @@ impl fmt::Display for Checked {
         writeln!(f, "  HTTP         listens on {} (TCP)", config.http_listen)?;
         writeln!(f, "  data         {}", config.data_dir.display())?;
         writeln!(f, "  durability   {durability}")?;
+        writeln!(
+            f,
+            "  disk         {}: below it values are refused, and reads and deletes go on",
+            config.disk_reserve
+        )?;
         write!(
             f,
             "  limits       values of {} bytes, {} siblings, {} requests",

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::{ConfigError, Durability, NodeConfig, Origin, size};
+use super::reserve::{self, DiskReserve};
+use super::{ConfigError, Durability, LogFormat, NodeConfig, Origin, size};
 
 /// A key of the configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,7 +36,7 @@ const fn key(
 }
 
 /// Every key. This table is what `--help` and the documentation list.
-pub const KEYS: [Key; 14] = [
+pub const KEYS: [Key; 17] = [
     key(
         "name",
         "QUORATE_NAME",
@@ -119,6 +121,24 @@ pub const KEYS: [Key; 14] = [
         Some("16384"),
         "the most requests this node coordinates at one time; more are refused",
     ),
+    key(
+        "disk_reserve",
+        "QUORATE_DISK_RESERVE",
+        Some("auto"),
+        "what must stay free on the disk, as \"2 GiB\" or \"5%\": below it values are refused; auto: 5%, from 1 to 16 GiB; 0: off",
+    ),
+    key(
+        "slow_request",
+        "QUORATE_SLOW_REQUEST",
+        Some("500ms"),
+        "requests that take longer are logged; 0: none",
+    ),
+    key(
+        "log_format",
+        "QUORATE_LOG_FORMAT",
+        Some("text"),
+        "\"text\" for people or \"json\", a document a line, for programs",
+    ),
 ];
 
 /// The largest value that may be configured: several of them must fit into a connection's queue.
@@ -196,6 +216,9 @@ pub(super) fn load(
         siblings_max: values.size("siblings_max", 1, 1024)?,
         block_cache_bytes: values.size("block_cache_bytes", 0, usize::MAX)?,
         requests_max: values.size("requests_max", 1, 1 << 20)?,
+        disk_reserve: values.disk_reserve()?,
+        slow_request: values.duration("slow_request")?,
+        log_format: values.log_format()?,
     })
 }
 
@@ -343,6 +366,31 @@ impl Values<'_> {
                  has it: it survives the process, not the power)",
             )),
         }
+    }
+
+    fn disk_reserve(&self) -> Result<DiskReserve, ConfigError> {
+        let given = self.text("disk_reserve")?;
+        reserve::parse(&given.text).map_err(|reason| given.wrong(reason))
+    }
+
+    /// A duration, of which nothing at all is `None`.
+    fn duration(&self, name: &'static str) -> Result<Option<Duration>, ConfigError> {
+        let given = self.text(name)?;
+        if given.text == "0" {
+            return Ok(None);
+        }
+        match humantime::parse_duration(&given.text) {
+            Ok(duration) => Ok((!duration.is_zero()).then_some(duration)),
+            Err(_) => Err(given.wrong("write a duration, such as 250ms, 2s or 1h30m; or 0")),
+        }
+    }
+
+    fn log_format(&self) -> Result<LogFormat, ConfigError> {
+        let given = self.text("log_format")?;
+        given
+            .text
+            .parse()
+            .map_err(|reason: String| given.wrong(reason))
     }
 
     fn size(&self, name: &'static str, min: usize, max: usize) -> Result<usize, ConfigError> {

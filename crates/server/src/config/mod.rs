@@ -7,15 +7,18 @@
 mod check;
 mod error;
 mod keys;
+mod reserve;
 mod size;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub use check::Checked;
 pub use error::{ConfigError, Origin};
 pub use keys::{KEYS, Key};
+pub use reserve::DiskReserve;
 
 /// When a write is acknowledged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,6 +27,31 @@ pub enum Durability {
     Fsync,
     /// When the operating system has it: it survives the process, not the power.
     Os,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// A JSON document a line, for programs.
+    Json,
+}
+
+impl std::str::FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => Err(
+                "write \"text\" (for people) or \"json\" (a document a line, for programs)"
+                    .to_owned(),
+            ),
+        }
+    }
 }
 
 /// One node's configuration, complete and well-formed. [`NodeConfig::check`] says whether it can be used.
@@ -59,6 +87,12 @@ pub struct NodeConfig {
     pub block_cache_bytes: usize,
     /// The most requests this node coordinates at one time.
     pub requests_max: usize,
+    /// What must stay free on the disk: below it nothing is taken that adds a value.
+    pub disk_reserve: DiskReserve,
+    /// Requests that take at least so long are logged; `None` logs none.
+    pub slow_request: Option<Duration>,
+    /// How the log is written. The node does not write it: whoever starts it sets it up.
+    pub log_format: LogFormat,
 }
 
 impl NodeConfig {

@@ -5,6 +5,7 @@ mod configuration;
 mod dev;
 mod hostile;
 mod making;
+mod operations;
 mod outages;
 mod requests;
 mod starting;

@@ -156,3 +156,47 @@ fn what_cannot_be_is_refused_with_the_reason() {
         assert_eq!(client.get("b", "k").await.unwrap(), None);
     });
 }
+
+#[test]
+fn contexts_that_were_altered_or_are_of_something_else_change_nothing() {
+    let ours = Cluster::start(1);
+    let theirs = Cluster::start(1);
+    let context = |cluster: &Cluster, path: &str| {
+        let stored = cluster.http(0, "PUT", path, &[], "x");
+        stored.context.expect("a put is answered with a context")
+    };
+    let good = context(&ours, "b/keys/k");
+    // Another letter in the middle, where every one stands for something.
+    let (head, tail) = good.split_at(20);
+    let altered = match tail.strip_prefix('A') {
+        Some(rest) => format!("{head}B{rest}"),
+        None => format!("{head}A{}", &tail[1..]),
+    };
+    let bad = [
+        ("altered", altered),
+        ("truncated", good[..good.len() - 4].to_owned()),
+        ("of another key", context(&ours, "b/keys/other")),
+        ("of another bucket", context(&ours, "c/keys/k")),
+        ("of another cluster", context(&theirs, "b/keys/k")),
+        ("made up", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".to_owned()),
+    ];
+    for (what, context) in &bad {
+        for method in ["PUT", "DELETE"] {
+            let refused = ours.http(0, method, "b/keys/k", &[("Quorate-Context", context)], "y");
+            assert_eq!(refused.status, 400, "{method} with one {what}: {refused:?}");
+            assert!(
+                refused.body.contains("urn:quorate:problem:bad-context"),
+                "{refused:?}"
+            );
+            assert!(refused.body.contains("unchanged"), "{refused:?}");
+        }
+        let read = ours.http(0, "GET", "b/keys/k", &[], "");
+        assert_eq!(
+            (read.status, read.body.as_str()),
+            (200, "x"),
+            "after one {what}"
+        );
+    }
+    let good = ours.http(0, "DELETE", "b/keys/k", &[("Quorate-Context", &good)], "");
+    assert_eq!(good.status, 204, "{good:?}");
+}

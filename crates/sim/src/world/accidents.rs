@@ -56,6 +56,13 @@ impl World {
                 self.plan(while_us, Happening::Mend);
                 "one-way link"
             }
+            Accident::FullDisk => {
+                if let Some(epoch) = self.alive(victim).filter(|_| !self.slots[victim].paused) {
+                    self.fill_disk(victim, true);
+                    self.plan(while_us, Happening::Roomy(victim, epoch));
+                }
+                "full disk"
+            }
             Accident::Reset => {
                 if self.alive(victim).is_some()
                     && !self.slots[victim].paused
@@ -67,5 +74,16 @@ impl World {
             }
         };
         *self.accidents.entry(name).or_default() += 1;
+    }
+
+    /// A node learns that its disk is nearly full, or that it has room again.
+    pub(super) fn fill_disk(&mut self, i: usize, full: bool) {
+        self.note(b"disk full", i, u64::from(full));
+        let vitals = Vitals {
+            disk_free_bytes: Some(u64::from(!full)),
+            disk_reserve_bytes: 1,
+            ..Vitals::default()
+        };
+        self.input(i, Input::Vitals(Box::new(vitals)));
     }
 }

@@ -35,6 +35,7 @@ impl World {
             }
         }
         self.run_for(SETTLE_US);
+        self.check_status_answered();
         for (i, slot) in self.slots.iter().enumerate() {
             let Some(node) = &slot.node else {
                 continue;

@@ -19,6 +19,7 @@
 //! The directory belongs to one process and one format; see [`OpenError`] for what is refused and what to do then.
 
 mod committer;
+mod counters;
 mod directory;
 mod options;
 mod overlay;
@@ -27,6 +28,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use rocksdb::{ColumnFamily, DB, ErrorKind, ReadOptions, WriteBatch, WriteOptions};
@@ -36,6 +38,7 @@ use committer::{Committer, Log, Queued};
 use directory::Directory;
 use overlay::Overlay;
 
+pub use counters::{Counters, Distribution};
 pub use directory::OpenError;
 pub use options::{Durability, RocksOptions};
 
@@ -82,6 +85,7 @@ pub struct Rocks {
     /// Whether a write failed here. Nothing is written any more.
     failed: bool,
     committer: Committer,
+    counters: Arc<Counters>,
     db: Arc<DB>,
     /// Last, so that the lock is released only when the database is closed.
     _directory: Directory,
@@ -133,8 +137,10 @@ impl Rocks {
         if directory.is_fresh() {
             directory.complete()?;
         }
-        let log = RocksLog::new(Arc::clone(&db));
-        let own = (options.durability == Durability::Os).then(|| RocksLog::new(Arc::clone(&db)));
+        let counters = Arc::new(Counters::default());
+        let log = RocksLog::new(Arc::clone(&db), Arc::clone(&counters));
+        let own = (options.durability == Durability::Os)
+            .then(|| RocksLog::new(Arc::clone(&db), Arc::clone(&counters)));
         let committer = Committer::start(log, options.durability, on_event).map_err(|source| {
             OpenError::Io {
                 doing: "start the committer of",
@@ -152,6 +158,7 @@ impl Rocks {
             own,
             failed: false,
             committer,
+            counters,
             db,
             _directory: directory,
         })
@@ -211,6 +218,11 @@ impl Rocks {
             written: self.written,
             synced: self.synced,
         }))
+    }
+
+    /// What it has done so far, and goes on counting.
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
     }
 
     /// What it holds and uses now. Costs no reads from the disk.
@@ -383,6 +395,7 @@ impl Storage for Rocks {
 /// The database as the committer sees it.
 struct RocksLog {
     db: Arc<DB>,
+    counters: Arc<Counters>,
     synced: WriteOptions,
     unsynced: WriteOptions,
     /// Unsynced, and refused rather than held up.
@@ -396,13 +409,14 @@ impl fmt::Debug for RocksLog {
 }
 
 impl RocksLog {
-    fn new(db: Arc<DB>) -> Self {
+    fn new(db: Arc<DB>, counters: Arc<Counters>) -> Self {
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
         let mut at_once = WriteOptions::default();
         at_once.set_no_slowdown(true);
         RocksLog {
             db,
+            counters,
             synced,
             unsynced: WriteOptions::default(),
             at_once,
@@ -411,8 +425,13 @@ impl RocksLog {
 
     /// Writes without a sync; false if that would have to wait, and then nothing is written.
     fn write_without_waiting(&mut self, batches: &[Queued]) -> Result<bool, String> {
+        let began = stopwatch();
         match self.db.write_opt(self.joined(batches), &self.at_once) {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                self.counters
+                    .wrote(batches.len(), size_of(batches), false, began.elapsed());
+                Ok(true)
+            }
             Err(error) if error.kind() == ErrorKind::Incomplete => Ok(false),
             Err(error) => Err(error.into_string()),
         }
@@ -420,8 +439,7 @@ impl RocksLog {
 
     fn joined(&self, batches: &[Queued]) -> WriteBatch {
         let columns = Family::ALL.map(|family| column(&self.db, family));
-        let bytes = batches.iter().map(|queued| queued.batch.size_bytes()).sum();
-        let mut joined = WriteBatch::with_capacity_bytes(bytes);
+        let mut joined = WriteBatch::with_capacity_bytes(size_of(batches));
         for op in batches.iter().flat_map(|queued| queued.batch.ops()) {
             let column = columns[op.family as usize];
             match &op.value {
@@ -436,12 +454,33 @@ impl RocksLog {
 impl Log for RocksLog {
     fn write(&mut self, batches: &[Queued], sync: bool) -> Result<(), String> {
         let options = if sync { &self.synced } else { &self.unsynced };
+        let began = stopwatch();
         self.db
             .write_opt(self.joined(batches), options)
-            .map_err(rocksdb::Error::into_string)
+            .map_err(rocksdb::Error::into_string)?;
+        self.counters
+            .wrote(batches.len(), size_of(batches), sync, began.elapsed());
+        Ok(())
     }
 
     fn sync(&mut self) -> Result<(), String> {
-        self.db.flush_wal(true).map_err(rocksdb::Error::into_string)
+        let began = stopwatch();
+        self.db
+            .flush_wal(true)
+            .map_err(rocksdb::Error::into_string)?;
+        self.counters.synced(began.elapsed());
+        Ok(())
     }
+}
+
+fn size_of(batches: &[Queued]) -> usize {
+    batches.iter().map(|queued| queued.batch.size_bytes()).sum()
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "for metrics of this engine alone, on the committer's thread: no decision looks at it"
+)]
+fn stopwatch() -> Instant {
+    Instant::now()
 }

@@ -1,0 +1,704 @@
+//! What a node counts of itself, for `/metrics`: OpenMetrics text, which Prometheus reads.
+//!
+//! A registry for each node, since several may run in one process. Requests pass here on the node's one thread and are
+//! counted by adding to an atomic that was found when the node started: no label is looked up and nothing is locked but while
+//! somebody scrapes. Labels have few values that this program chooses; no bucket and no key is one.
+//!
+//! `docs/metrics.md` lists them all; a test compares it with what is exported.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::metrics::{MetricType, TypedMetric};
+use prometheus_client::registry::Registry;
+use quorate_node::Event;
+use quorate_protocol::{Answer, Refusal, ReplicaRequest, Request};
+use quorate_storage::rocks::{Counters, Distribution, Stats};
+
+/// Microseconds. From a read in memory to the longest timeout.
+const REQUEST_BOUNDS_US: &[u64] = &[
+    100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000,
+    1_000_000, 2_000_000, 5_000_000, 30_000_000,
+];
+
+const OPERATIONS: [&str; 8] = [
+    "get", "put", "delete", "list", "bucket", "buckets", "status", "describe",
+];
+const OUTCOMES: [&str; 4] = ["ok", "absent", "refused", "unmet"];
+const REPLICA_REQUESTS: [&str; 6] = ["merge", "read", "scan", "bucket", "buckets", "status"];
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Which operation a client asked for: an index of [`OPERATIONS`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Operation(usize);
+
+impl Operation {
+    pub(crate) fn of(request: &Request) -> Self {
+        Operation(match request {
+            Request::Get(_) => 0,
+            Request::Put(_) => 1,
+            Request::Delete(_) => 2,
+            Request::List(_) => 3,
+            Request::Bucket(_) => 4,
+            Request::Buckets => 5,
+            Request::Status => 6,
+            Request::Describe => 7,
+        })
+    }
+}
+
+fn outcome(answer: &Answer) -> usize {
+    match answer {
+        Answer::Absent => 1,
+        Answer::Refused(_) => 2,
+        Answer::Unmet(_) => 3,
+        _ => 0,
+    }
+}
+
+/// The reasons of refusals, in the order of [`reason`].
+const REASONS: [&str; 18] = [
+    "malformed",
+    "bad_context",
+    "too_large",
+    "impossible",
+    "too_many_siblings",
+    "siblings_too_large",
+    "unavailable",
+    "overloaded",
+    "draining",
+    "disk_failed",
+    "wrong_layout",
+    "corrupt",
+    "not_allowed",
+    "condition_failed",
+    "conflict",
+    "not_found",
+    "bucket_changed",
+    "disk_full",
+];
+
+fn reason(refusal: &Refusal) -> usize {
+    match refusal {
+        Refusal::Malformed(_) => 0,
+        Refusal::BadContext(_) => 1,
+        Refusal::TooLarge { .. } => 2,
+        Refusal::Impossible(_) => 3,
+        Refusal::TooManySiblings { .. } => 4,
+        Refusal::SiblingsTooLarge { .. } => 5,
+        Refusal::Unavailable { .. } => 6,
+        Refusal::Overloaded => 7,
+        Refusal::Draining => 8,
+        Refusal::Poisoned(_) => 9,
+        Refusal::WrongLayout { .. } => 10,
+        Refusal::Corrupt(_) => 11,
+        Refusal::NotAllowed(_) => 12,
+        Refusal::ConditionFailed(_) => 13,
+        Refusal::Conflict(_) => 14,
+        Refusal::NotFound(_) => 15,
+        Refusal::BucketChanged(_) => 16,
+        Refusal::DiskFull { .. } => 17,
+    }
+}
+
+/// What is told of a node once, as labels.
+#[derive(Debug)]
+pub(crate) struct Who {
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    pub(crate) region: String,
+    pub(crate) zone: String,
+}
+
+/// What the driver looks up once a second.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) stats: Stats,
+    pub(crate) free_bytes: Option<u64>,
+    pub(crate) reserve_bytes: u64,
+    pub(crate) uptime: Duration,
+    pub(crate) ready: bool,
+    pub(crate) peers: usize,
+    pub(crate) peers_up: usize,
+    pub(crate) node_connections: usize,
+    pub(crate) client_connections: usize,
+}
+
+/// The metrics of one node.
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: [[Counter; OUTCOMES.len()]; OPERATIONS.len()],
+    durations: [Seconds; OPERATIONS.len()],
+    refused: [Counter; REASONS.len()],
+    replica_requests: [Counter; REPLICA_REQUESTS.len()],
+    in_flight: Gauge,
+    put_bytes: Counter,
+    get_bytes: Counter,
+    reads_with_siblings: Counter,
+    quic_received: Counter,
+    quic_sent: Counter,
+    events: Events,
+    slow: Counter,
+    http: [Counter; CLASSES.len()],
+    gauges: Gauges,
+}
+
+struct Events {
+    forwarded: Counter,
+    forwarded_again: Counter,
+    disagreements: Counter,
+    read_repairs: Counter,
+    reads_widened: Counter,
+    sibling_puts: Counter,
+    unmet: Counter,
+    unavailable: Counter,
+    disk_full: Counter,
+    changes_again: Counter,
+    buckets_learnt: Counter,
+    buckets_changed: Counter,
+    conditions_held: Counter,
+    conditions_failed: Counter,
+    explained: Counter,
+    list_disagreements: Counter,
+    list_replicas_lost: Counter,
+    lists_widened: Counter,
+}
+
+struct Gauges {
+    ready: Gauge,
+    uptime: Gauge,
+    peers: Gauge,
+    peers_up: Gauge,
+    node_connections: Gauge,
+    client_connections: Gauge,
+    records: Gauge,
+    disk: Gauge,
+    free: Gauge,
+    reserve: Gauge,
+    waiting: Gauge,
+    write_buffer: Gauge,
+    block_cache: Gauge,
+}
+
+type Label<const N: usize> = [(&'static str, &'static str); N];
+
+/// Puts metrics into a registry and gives back what counts them.
+struct Maker(Registry);
+
+impl Maker {
+    fn counter(&mut self, name: &str, help: &str) -> Counter {
+        let counter = Counter::default();
+        self.0.register(name, help, counter.clone());
+        counter
+    }
+
+    fn gauge(&mut self, name: &str, help: &str) -> Gauge {
+        let gauge = Gauge::default();
+        self.0.register(name, help, gauge.clone());
+        gauge
+    }
+
+    /// A counter for each value of one label.
+    fn counters<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        values: [&'static str; N],
+    ) -> [Counter; N] {
+        let family = Family::<Label<1>, Counter>::default();
+        self.0.register(name, help, family.clone());
+        values.map(|value| family.get_or_create_owned(&[(label, value)]))
+    }
+
+    /// A number that is looked up at each scrape.
+    fn told(&mut self, name: &str, help: &str, told: impl Told) {
+        self.0.register(name, help, AtScrape(told));
+    }
+}
+
+impl Metrics {
+    pub(crate) fn new(who: Who, storage: Arc<Counters>) -> Self {
+        let mut make = Maker(Registry::with_prefix("quorate"));
+        let info = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        make.0.register("build", "The release that runs", info);
+        let info = Info::new(vec![
+            ("id", who.id.to_string()),
+            ("name", who.name),
+            ("region", who.region),
+            ("zone", who.zone),
+        ]);
+        make.0.register("node", "Which node this is", info);
+
+        let family = Family::<Label<2>, Counter>::default();
+        let help =
+            "Requests of this node's own clients that were answered, by operation and outcome";
+        make.0.register("requests", help, family.clone());
+        let requests = OPERATIONS.map(|operation| {
+            OUTCOMES.map(|outcome| {
+                family.get_or_create_owned(&[("operation", operation), ("outcome", outcome)])
+            })
+        });
+        let family = Family::<Label<1>, Seconds, fn() -> Seconds>::new_with_constructor(|| {
+            Seconds(Arc::new(Distribution::new(REQUEST_BOUNDS_US)))
+        });
+        let help = "Time from taking a request of an own client to its answer, by operation";
+        make.0
+            .register("request_duration_seconds", help, family.clone());
+        let durations =
+            OPERATIONS.map(|operation| family.get_or_create_owned(&[("operation", operation)]));
+
+        let metrics = Metrics {
+            requests,
+            durations,
+            refused: make.counters(
+                "refused",
+                "Requests of own clients that were refused: nothing was done. By reason",
+                "reason",
+                REASONS,
+            ),
+            replica_requests: make.counters(
+                "replica_requests",
+                "What other nodes asked of this one as a replica, by kind",
+                "kind",
+                REPLICA_REQUESTS,
+            ),
+            in_flight: make.gauge(
+                "requests_in_flight",
+                "Requests that this node coordinates or has passed on, now",
+            ),
+            put_bytes: make.counter("put_bytes", "Bytes of the values that own clients sent"),
+            get_bytes: make.counter("get_bytes", "Bytes of the values that own clients were shown"),
+            reads_with_siblings: make.counter(
+                "reads_with_siblings",
+                "Answers to own clients that showed more than one value",
+            ),
+            quic_received: make.counter(
+                "quic_received_bytes",
+                "Bytes of messages that came from nodes and native clients",
+            ),
+            quic_sent: make.counter(
+                "quic_sent_bytes",
+                "Bytes of messages that were sent to nodes and native clients",
+            ),
+            events: Events {
+                forwarded: make.counter(
+                    "forwarded",
+                    "Requests that were passed on to a replica of their key",
+                ),
+                forwarded_again: make.counter(
+                    "forwarded_again",
+                    "Times that a request that was passed on was tried at another node",
+                ),
+                disagreements: make.counter(
+                    "disagreements",
+                    "Reads to which replicas showed different values",
+                ),
+                read_repairs: make.counter(
+                    "read_repairs",
+                    "Times that a stale replica was sent what it lacked after a read",
+                ),
+                reads_widened: make.counter(
+                    "reads_widened",
+                    "Reads that asked all replicas because those asked first were slow",
+                ),
+                sibling_puts: make.counter("sibling_puts", "Puts that left more than one value"),
+                unmet: make.counter(
+                    "unmet",
+                    "Requests that ended without enough replicas after something was sent: of unknown outcome",
+                ),
+                unavailable: make.counter(
+                    "unavailable",
+                    "Requests refused because too few replicas were in reach",
+                ),
+                disk_full: make.counter(
+                    "disk_full_refusals",
+                    "Values refused because this node's disk is nearly full",
+                ),
+                changes_again: make.counter(
+                    "bucket_changes_again",
+                    "Changes of a bucket that met another's and were proposed again on top of it",
+                ),
+                buckets_learnt: make.counter(
+                    "buckets_learnt",
+                    "Changes of buckets that this node had missed and learnt from another's table",
+                ),
+                buckets_changed: make.counter(
+                    "requests_in_changed_buckets",
+                    "Requests that met a replica that knew a later life of their bucket",
+                ),
+                conditions_held: make.counter(
+                    "conditions_held",
+                    "Writes whose condition held when a quorum was read",
+                ),
+                conditions_failed: make.counter(
+                    "conditions_failed",
+                    "Writes whose condition did not hold: nothing was done",
+                ),
+                explained: make.counter(
+                    "explained",
+                    "Answers with an account of how they came about",
+                ),
+                list_disagreements: make.counter(
+                    "list_disagreements",
+                    "Keys on whose being there replicas disagreed in a listing, so that they were read",
+                ),
+                list_replicas_lost: make.counter(
+                    "list_replicas_lost",
+                    "Replicas that were lost to a listing while it ran",
+                ),
+                lists_widened: make.counter(
+                    "lists_widened",
+                    "Listings that asked more replicas because those asked first were slow",
+                ),
+            },
+            slow: make.counter(
+                "slow_requests",
+                "Requests that took longer than slow_request, logged or not",
+            ),
+            http: make.counters(
+                "http_responses",
+                "HTTP responses, by the class of their status",
+                "class",
+                CLASSES,
+            ),
+            gauges: Gauges {
+                ready: make.gauge("ready", "1 if a majority of the cluster is in reach and the disk works"),
+                uptime: make.gauge("uptime_seconds", "Time since this node started"),
+                peers: make.gauge("peers", "Other nodes in the layout"),
+                peers_up: make.gauge("peers_up", "Other nodes that this one reaches"),
+                node_connections: make.gauge(
+                    "node_connections",
+                    "Open connections with other nodes, both ways",
+                ),
+                client_connections: make.gauge(
+                    "client_connections",
+                    "Open connections of native clients",
+                ),
+                records: make.gauge(
+                    "records",
+                    "Records held, approximately: overwritten and removed ones count until they are compacted",
+                ),
+                disk: make.gauge("disk_bytes", "Bytes that this node's data takes on its disk"),
+                free: make.gauge(
+                    "disk_free_bytes",
+                    "Bytes free on the file system of the data directory; -1 if it does not say",
+                ),
+                reserve: make.gauge(
+                    "disk_reserve_bytes",
+                    "Bytes that must stay free: below them values are refused",
+                ),
+                waiting: make.gauge(
+                    "storage_waiting_bytes",
+                    "Bytes committed and not yet being written",
+                ),
+                write_buffer: make.gauge(
+                    "storage_write_buffer_bytes",
+                    "Memory that holds what is only in the log",
+                ),
+                block_cache: make.gauge("storage_block_cache_bytes", "Memory that holds what was read"),
+            },
+            registry: {
+                storage_counters(&mut make, &storage);
+                process(&mut make);
+                make.0
+            },
+        };
+        metrics.gauges.free.set(-1);
+        metrics
+    }
+
+    /// Everything as text.
+    pub(crate) fn text(&self) -> String {
+        let mut out = String::with_capacity(32 * 1024);
+        text::encode(&mut out, &self.registry).expect("writing to memory succeeds");
+        out
+    }
+
+    /// An own client asks.
+    pub(crate) fn asked(&self, request: &Request) {
+        if let Request::Put(put) = request {
+            self.put_bytes.inc_by(put.value.data.len() as u64);
+        }
+    }
+
+    /// An own client is answered.
+    pub(crate) fn answered(&self, operation: Operation, took: Duration, answer: &Answer) {
+        self.requests[operation.0][outcome(answer)].inc();
+        self.durations[operation.0].0.count_us(took);
+        match answer {
+            Answer::Found { siblings, .. } => {
+                let bytes: usize = siblings.iter().map(|s| s.value.data.len()).sum();
+                self.get_bytes.inc_by(bytes as u64);
+                if siblings.len() > 1 {
+                    self.reads_with_siblings.inc();
+                }
+            }
+            Answer::Refused(refusal) => {
+                self.refused[reason(refusal)].inc();
+            }
+            _ => {}
+        }
+    }
+
+    /// Another node asks this one as a replica.
+    pub(crate) fn replica_asked(&self, request: &ReplicaRequest) {
+        let at = match request {
+            ReplicaRequest::Merge(_) => 0,
+            ReplicaRequest::Read(_) => 1,
+            ReplicaRequest::Scan(_) => 2,
+            ReplicaRequest::Bucket(_) => 3,
+            ReplicaRequest::Buckets(_) => 4,
+            ReplicaRequest::Status => 5,
+        };
+        self.replica_requests[at].inc();
+    }
+
+    pub(crate) fn event(&self, event: Event) {
+        let events = &self.events;
+        let counter = match event {
+            Event::Forwarded => &events.forwarded,
+            Event::ForwardedAgain => &events.forwarded_again,
+            Event::Disagreement => &events.disagreements,
+            Event::ReadRepair => &events.read_repairs,
+            Event::ReadWidened => &events.reads_widened,
+            Event::Siblings => &events.sibling_puts,
+            Event::Unmet => &events.unmet,
+            Event::Unavailable => &events.unavailable,
+            Event::DiskFull => &events.disk_full,
+            Event::ChangeAgain => &events.changes_again,
+            Event::BucketLearnt => &events.buckets_learnt,
+            Event::BucketChanged => &events.buckets_changed,
+            Event::ConditionHeld => &events.conditions_held,
+            Event::ConditionFailed => &events.conditions_failed,
+            Event::Explained => &events.explained,
+            Event::ListDisagreement => &events.list_disagreements,
+            Event::ListReplicaLost => &events.list_replicas_lost,
+            Event::ListWidened => &events.lists_widened,
+        };
+        counter.inc();
+    }
+
+    pub(crate) fn received(&self, bytes: usize) {
+        self.quic_received.inc_by(bytes as u64);
+    }
+
+    pub(crate) fn sent(&self, bytes: usize) {
+        self.quic_sent.inc_by(bytes as u64);
+    }
+
+    pub(crate) fn in_flight(&self, requests: usize) {
+        self.in_flight.set(requests as i64);
+    }
+
+    pub(crate) fn slow(&self) {
+        self.slow.inc();
+    }
+
+    pub(crate) fn responded(&self, status: u16) {
+        let class = usize::from(status / 100).clamp(1, CLASSES.len());
+        self.http[class - 1].inc();
+    }
+
+    pub(crate) fn found(&self, found: &Found) {
+        let gauges = &self.gauges;
+        let set = |gauge: &Gauge, number: u64| {
+            gauge.set(i64::try_from(number).unwrap_or(i64::MAX));
+        };
+        set(&gauges.ready, u64::from(found.ready));
+        set(&gauges.uptime, found.uptime.as_secs());
+        set(&gauges.peers, found.peers as u64);
+        set(&gauges.peers_up, found.peers_up as u64);
+        set(&gauges.node_connections, found.node_connections as u64);
+        set(&gauges.client_connections, found.client_connections as u64);
+        set(&gauges.records, found.stats.records_estimate);
+        set(&gauges.disk, found.stats.disk_bytes);
+        set(&gauges.reserve, found.reserve_bytes);
+        set(&gauges.waiting, found.stats.waiting_bytes);
+        set(&gauges.write_buffer, found.stats.write_buffer_bytes);
+        set(&gauges.block_cache, found.stats.block_cache_bytes);
+        match found.free_bytes {
+            Some(free) => set(&gauges.free, free),
+            None => {
+                gauges.free.set(-1);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+fn storage_counters(make: &mut Maker, storage: &Arc<Counters>) {
+    let of = |read: fn(&Counters) -> &AtomicU64| {
+        let storage = storage.clone();
+        move || Number::Counter(read(&storage).load(Ordering::Relaxed) as f64)
+    };
+    make.told("storage_commits", "Batches committed", of(|c| &c.commits));
+    make.told(
+        "storage_commit_bytes",
+        "Bytes of keys and values committed",
+        of(|c| &c.commit_bytes),
+    );
+    make.told(
+        "storage_syncs",
+        "Writes that waited for the disk, and syncs without a write",
+        of(|c| &c.syncs),
+    );
+    make.0.register(
+        "storage_batches_per_write",
+        "How many batches shared one write",
+        Sizes(storage.clone(), |c| &c.batches_per_write, 1.0),
+    );
+    make.0.register(
+        "storage_sync_duration_seconds",
+        "Time of a write with its sync, or of a sync alone",
+        Sizes(storage.clone(), |c| &c.synced_us, MICRO),
+    );
+    make.0.register(
+        "storage_write_duration_seconds",
+        "Time of a write without a sync",
+        Sizes(storage.clone(), |c| &c.unsynced_us, MICRO),
+    );
+}
+
+/// Several nodes of one process, as in `quorate dev`, tell the same here.
+fn process(make: &mut Maker) {
+    make.told(
+        "process_cpu_seconds",
+        "CPU time of the whole process, in user and system mode",
+        || {
+            let spent = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+            Number::Counter(spent.tv_sec as f64 + spent.tv_nsec as f64 / 1e9)
+        },
+    );
+    make.told(
+        "process_resident_memory_bytes",
+        "Memory of the whole process that is resident; -1 if the system does not say",
+        || Number::Gauge(resident_bytes().map_or(-1, |bytes| bytes as i64)),
+    );
+    make.told(
+        "process_open_files",
+        "Files and sockets that the process has open; -1 if the system does not say",
+        || {
+            let open = std::fs::read_dir("/proc/self/fd");
+            Number::Gauge(open.map_or(-1, |open| open.count() as i64))
+        },
+    );
+}
+
+/// The second number of `statm` is pages in memory.
+fn resident_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
+const MICRO: f64 = 1e-6;
+
+/// A number as it is at a scrape.
+enum Number {
+    Counter(f64),
+    Gauge(i64),
+}
+
+/// What gives a number at each scrape; always of the same sort.
+trait Told: Fn() -> Number + Send + Sync + 'static {}
+
+impl<F: Fn() -> Number + Send + Sync + 'static> Told for F {}
+
+struct AtScrape<F>(F);
+
+impl<F> fmt::Debug for AtScrape<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AtScrape")
+    }
+}
+
+impl<F: Told> EncodeMetric for AtScrape<F> {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        match (self.0)() {
+            // Whole numbers as such: a counter of bytes is no 1.2e9.
+            Number::Counter(number) if number.fract() == 0.0 => {
+                encoder.encode_counter::<NoLabelSet, u64, f64>(&(number as u64), None)
+            }
+            Number::Counter(number) => {
+                encoder.encode_counter::<NoLabelSet, f64, f64>(&number, None)
+            }
+            Number::Gauge(number) => encoder.encode_gauge(&number),
+        }
+    }
+
+    fn metric_type(&self) -> MetricType {
+        match (self.0)() {
+            Number::Counter(_) => MetricType::Counter,
+            Number::Gauge(_) => MetricType::Gauge,
+        }
+    }
+}
+
+/// A distribution of microseconds, shown in seconds.
+#[derive(Clone, Debug)]
+struct Seconds(Arc<Distribution>);
+
+impl TypedMetric for Seconds {
+    const TYPE: MetricType = MetricType::Histogram;
+}
+
+impl EncodeMetric for Seconds {
+    fn encode(&self, encoder: MetricEncoder<'_>) -> fmt::Result {
+        encode(&self.0, MICRO, encoder)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
+    }
+}
+
+/// A distribution of the storage's, times a factor.
+struct Sizes(Arc<Counters>, fn(&Counters) -> &Distribution, f64);
+
+impl fmt::Debug for Sizes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sizes")
+    }
+}
+
+impl EncodeMetric for Sizes {
+    fn encode(&self, encoder: MetricEncoder<'_>) -> fmt::Result {
+        encode((self.1)(&self.0), self.2, encoder)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
+    }
+}
+
+fn encode(distribution: &Distribution, factor: f64, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+    let buckets: Vec<(f64, u64)> = distribution
+        .buckets()
+        .map(|(bound, count)| (bound.map_or(f64::MAX, |bound| scaled(bound, factor)), count))
+        .collect();
+    let count = buckets.iter().map(|(_, count)| count).sum();
+    let sum = distribution.sum() as f64 * factor;
+    encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+}
+
+/// 200 us are 0.0002 s and not 0.00019999999999999998 s.
+fn scaled(bound: u64, factor: f64) -> f64 {
+    if factor == MICRO {
+        bound as f64 / 1e6
+    } else {
+        bound as f64 * factor
+    }
+}

@@ -1,0 +1,59 @@
+//! An operator who looks at the cluster all the time: whatever breaks, a node that runs says how things are.
+
+use super::*;
+
+impl World {
+    /// Asks some node how the cluster is.
+    pub(super) fn ask_status(&mut self) {
+        if self.healing {
+            return;
+        }
+        self.plan(STATUS_US, Happening::AskStatus);
+        let node = self.rng.random_range(0..self.slots.len());
+        let Some(epoch) = self.alive(node).filter(|_| !self.slots[node].paused) else {
+            return;
+        };
+        let caller = OWN_CALLERS + self.sequence;
+        self.status_asked.insert(caller, (node, epoch, self.now));
+        self.note(b"status", node, caller);
+        let (header, request) = (Header::default(), Request::Status);
+        self.input(node, Input::Request(Caller(caller), header, request));
+    }
+
+    /// Every node is either among those that told or among the silent, never both; the one that was asked has told.
+    pub(super) fn check_status(&mut self, i: usize, caller: u64, answer: &Answer) {
+        let Some((asked, ..)) = self.status_asked.remove(&caller) else {
+            return;
+        };
+        let Answer::Status(status) = answer else {
+            self.violations.push(format!(
+                "node {i} was asked for its status and said {answer:?}"
+            ));
+            return;
+        };
+        let told = status.nodes.iter().map(|node| node.name.clone());
+        let mut all: Vec<String> = told.chain(status.silent.iter().cloned()).collect();
+        all.sort();
+        let layout = self.layout.nodes().iter();
+        let mut expected: Vec<String> = layout.map(|node| node.name.clone()).collect();
+        expected.sort();
+        let own = status.nodes.iter().any(|node| node.id == asked as u64);
+        if all != expected || !own {
+            self.violations.push(format!(
+                "node {i} told of other nodes than there are: {status:?}"
+            ));
+        }
+    }
+
+    /// At rest: every node that was not stopped since it was asked has answered.
+    pub(super) fn check_status_answered(&mut self) {
+        for (node, epoch, at) in self.status_asked.values() {
+            let slot = &self.slots[*node];
+            if slot.epoch == *epoch && slot.node.is_some() {
+                self.violations.push(format!(
+                    "node {node} was asked for its status at {at} and has not answered"
+                ));
+            }
+        }
+    }
+}
