@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use quorate_causal::DotSet;
 use quorate_protocol::{
-    Answer, BucketAction, BucketEntry, BucketId, BucketRequest, BucketsAsked, Header, Message,
-    Refusal, ReplicaReply, ReplicaRequest, RequestId,
+    Answer, BucketAction, BucketEntry, BucketId, BucketRequest, BucketsAsked, Header, List,
+    Listing, Message, Options, Quorum, Refusal, ReplicaReply, ReplicaRequest, RequestId,
 };
 use quorate_ring::NodeId;
 use quorate_storage::{Batch, Family, Storage, StorageError};
@@ -39,7 +39,22 @@ impl<S: Storage> Node<S> {
             answer(accepted.reply_to, Answer::Bucket(Box::new(shown)), out);
             return Ok(());
         }
-        let proposed = self.propose(&request)?;
+        let proposal = self
+            .buckets
+            .changed(&request.bucket, &request.action, &self.layout)?;
+        if proposal.must_be_empty {
+            return self.look(accepted, request, None, out);
+        }
+        self.change(accepted, request, proposal.entry, out)
+    }
+
+    fn change(
+        &mut self,
+        accepted: Accepted,
+        request: BucketRequest,
+        proposed: BucketEntry,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Refusal> {
         let needed = self
             .buckets
             .informed(&request.bucket, &proposed, &self.layout);
@@ -53,37 +68,64 @@ impl<S: Storage> Node<S> {
         Ok(())
     }
 
-    fn propose(&self, request: &BucketRequest) -> Result<BucketEntry, Refusal> {
-        let proposal = self
-            .buckets
-            .changed(&request.bucket, &request.action, &self.layout)?;
-        if proposal.must_be_empty && self.holds_any(&request.bucket)? {
-            return Err(Refusal::Conflict(format!(
-                "bucket '{}' has keys already, so that its n and regions cannot be set any more: drop it first, or use \
-                 another name",
-                request.bucket
-            )));
-        }
-        Ok(proposal.entry)
+    /// Looks whether a bucket has keys: a change of it would end the life that they belong to.
+    fn look(
+        &mut self,
+        accepted: Accepted,
+        request: BucketRequest,
+        after: Option<String>,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Refusal> {
+        let list = List {
+            bucket: request.bucket.clone(),
+            prefix: String::new(),
+            after,
+            limit: 1,
+            options: Options {
+                r: Some(Quorum::Majority),
+                ..Options::default()
+            },
+        };
+        self.begin_list(accepted, list, Some(request), out)
     }
 
-    /// Whether this node has a record of a bucket, live or not.
-    fn holds_any(&self, bucket: &str) -> Result<bool, Refusal> {
-        let (id, _) = self.buckets.resolve(bucket);
-        for partition in 0..self.layout.partitions() {
-            let prefix = crate::keys::records_of(quorate_ring::Partition(partition), id);
-            let end = crate::keys::end_of(&prefix);
-            let found = self
-                .storage()
-                .scan(Family::Records, &prefix, end.as_deref(), 1);
-            if !found
-                .map_err(|e| Refusal::Corrupt(e.to_string()))?
-                .is_empty()
-            {
-                return Ok(true);
+    /// It was looked whether a bucket has keys. What is put into it from here until the change is known counts as put
+    /// before a drop.
+    pub(crate) fn on_looked(
+        &mut self,
+        now: Time,
+        accepted: Accepted,
+        request: BucketRequest,
+        found: Answer,
+        out: &mut Vec<Output>,
+    ) {
+        let reply_to = accepted.reply_to;
+        let goes_on = match found {
+            Answer::Listed(page) if !page.keys.is_empty() => {
+                Err(Answer::Refused(Refusal::Conflict(format!(
+                    "bucket '{}' has keys already, so that its n and regions cannot be set any more: drop it first, or use \
+                 another name",
+                    request.bucket
+                ))))
             }
+            Answer::Listed(Listing {
+                next: next @ Some(_),
+                ..
+            }) => {
+                let accepted = Accepted { now, ..accepted };
+                self.look(accepted, request, next, out)
+                    .map_err(Answer::Refused)
+            }
+            Answer::Listed(_) => self
+                .buckets
+                .changed(&request.bucket, &request.action, &self.layout)
+                .and_then(|proposal| self.change(accepted, request, proposal.entry, out))
+                .map_err(Answer::Refused),
+            other => Err(other),
+        };
+        if let Err(refused) = goes_on {
+            answer(reply_to, refused, out);
         }
-        Ok(false)
     }
 
     /// Sends a proposal to every node in reach, this one first.
@@ -171,7 +213,10 @@ impl<S: Storage> Node<S> {
             bucket: change.bucket.clone(),
             action: change.action.clone(),
         };
-        let proposed = match self.propose(&request) {
+        let proposal = self
+            .buckets
+            .changed(&request.bucket, &request.action, &self.layout);
+        let proposed = match proposal.map(|proposal| proposal.entry) {
             Ok(proposed) if begins_life || proposed > change.proposed => proposed,
             Ok(_) => return, // Told by one that is behind in another way: its table will be compared.
             Err(refusal) => return self.finish(id, Answer::Refused(refusal), out),

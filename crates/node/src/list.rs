@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use quorate_protocol::{
-    Answer, BucketEntry, BucketId, Listing, Options, Refusal, RequestId, ScanEntry, Scanned, Unmet,
+    Answer, BucketEntry, BucketId, BucketRequest, Listing, Options, Refusal, RequestId, ScanEntry,
+    Scanned, Unmet,
 };
 use quorate_ring::{NodeId, Partition, ReplicaSetId};
 
@@ -100,6 +101,8 @@ struct Page {
 #[derive(Debug)]
 pub(crate) struct ListConversation {
     pub(crate) asked: Asked,
+    /// The change of the bucket for whose sake it is looked whether there are keys.
+    pub(crate) change: Option<BucketRequest>,
     parts: Vec<Part>,
     told: Vec<Told>,
     /// Scans under way, each a conversation of its own.
@@ -150,6 +153,7 @@ impl ListConversation {
         });
         ListConversation {
             asked,
+            change: None,
             parts: parts.collect(),
             told: Vec::new(),
             scans: BTreeSet::new(),

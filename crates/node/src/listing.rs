@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use quorate_protocol::{
-    Answer, Header, List, Message, Refusal, ReplicaReply, ReplicaRequest, RequestId, Scan, VnodeId,
+    Answer, BucketRequest, Header, List, Message, Refusal, ReplicaReply, ReplicaRequest, RequestId,
+    Scan, VnodeId,
 };
 use quorate_ring::Partition;
 use quorate_storage::Storage;
@@ -25,6 +26,7 @@ impl<S: Storage> Node<S> {
         &mut self,
         accepted: Accepted,
         list: List,
+        change: Option<BucketRequest>,
         out: &mut Vec<Output>,
     ) -> Result<(), Refusal> {
         accept::list(&list)?;
@@ -56,7 +58,8 @@ impl<S: Storage> Node<S> {
             limit: list.limit,
             options: list.options,
         };
-        let conversation = ListConversation::new(asked, parts.into_iter());
+        let mut conversation = ListConversation::new(asked, parts.into_iter());
+        conversation.change = change;
         let deadline = accepted.deadline;
         let id = self.converse(accepted, Kind::List(Box::new(conversation)));
         let patience = now.after(self.config.limits.list_patience);

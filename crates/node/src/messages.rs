@@ -166,6 +166,9 @@ impl<S: Storage> Node<S> {
                 Local::Written(id, written) => self.on_written(now, id, *written, out),
                 // Nothing was sent yet, so nothing happened anywhere.
                 Local::WriteRefused(id, refusal) => self.finish(id, Answer::Refused(refusal), out),
+                Local::Looked(accepted, request, found) => {
+                    self.on_looked(now, *accepted, request, found, out);
+                }
                 Local::Decided { list, read, found } => {
                     self.on_decided(now, list, read, found.map_err(|answer| *answer), out);
                 }

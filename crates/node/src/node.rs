@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_causal::DotSet;
 use quorate_protocol::{
-    Answer, BucketEntry, BucketId, Message, Read, Refusal, ReplicaReply, ReplicaRequest, Request,
-    RequestId, Trace,
+    Answer, BucketEntry, BucketId, BucketRequest, Message, Read, Refusal, ReplicaReply,
+    ReplicaRequest, Request, RequestId, Trace,
 };
 use quorate_ring::{Layout, NodeId};
 use quorate_storage::{CommitEvent, Storage, StorageError};
@@ -116,6 +116,8 @@ pub(crate) enum Local {
     Reply(RequestId, ReplicaReply),
     Written(RequestId, Box<Written>),
     WriteRefused(RequestId, Refusal),
+    /// It was looked whether a bucket has keys before it is changed.
+    Looked(Box<Accepted>, BucketRequest, Answer),
     /// Of a listing, by a read: whether its key has a live value, or what the listing is answered if that cannot be told.
     Decided {
         list: RequestId,

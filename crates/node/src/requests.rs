@@ -124,7 +124,7 @@ impl<S: Storage> Node<S> {
                 answer(accepted.reply_to, buckets, out);
                 Ok(())
             }
-            Request::List(list) => self.begin_list(accepted, list, out),
+            Request::List(list) => self.begin_list(accepted, list, None, out),
             Request::Status => Err(Refusal::Malformed("not yet".to_owned())),
             Request::Put(_) | Request::Get(_) | Request::Delete(_) | Request::Describe => {
                 unreachable!("it is about a key, or was answered before")

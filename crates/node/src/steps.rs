@@ -342,6 +342,20 @@ impl<S: Storage> Node<S> {
                 });
                 return;
             }
+            if let Kind::List(list) = &conversation.kind
+                && let Some(request) = &list.change
+            {
+                let accepted = Accepted {
+                    reply_to: conversation.reply_to,
+                    now: conversation.began,
+                    deadline: conversation.deadline,
+                    trace: conversation.kept.trace,
+                    log: conversation.log,
+                };
+                let looked = Local::Looked(Box::new(accepted), request.clone(), with);
+                self.local.push_back(looked);
+                return;
+            }
             self.ending(id, &conversation).with(&with, out);
             if matches!(with, Answer::Unmet(Unmet { .. })) {
                 out.push(Output::Event(Event::Unmet));
