@@ -170,6 +170,7 @@ struct Events {
     list_disagreements: Counter,
     list_replicas_lost: Counter,
     lists_widened: Counter,
+    reclaimed: Counter,
 }
 
 struct Gauges {
@@ -359,6 +360,10 @@ impl Metrics {
                     "list_replicas_lost",
                     "Replicas that were lost to a listing while it ran",
                 ),
+                reclaimed: make.counter(
+                    "dropped_lives_reclaimed",
+                    "Dropped buckets of which nothing is left on this node any more",
+                ),
                 lists_widened: make.counter(
                     "lists_widened",
                     "Listings that asked more replicas because those asked first were slow",
@@ -488,6 +493,7 @@ impl Metrics {
             Event::ListDisagreement => &events.list_disagreements,
             Event::ListReplicaLost => &events.list_replicas_lost,
             Event::ListWidened => &events.lists_widened,
+            Event::Reclaimed => &events.reclaimed,
         };
         counter.inc();
     }
