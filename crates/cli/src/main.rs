@@ -30,6 +30,10 @@ use quorate_server::LogFormat;
 use crate::failure::Failure;
 use crate::output::Form;
 
+/// A request allocates some dozens of small buffers, on one thread, and frees them within a millisecond.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A leaderless key-value store: nodes, clusters, and what is in them.
 #[derive(Parser)]
 #[command(
