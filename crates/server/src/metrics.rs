@@ -163,7 +163,6 @@ struct Events {
     changes_again: Counter,
     buckets_learnt: Counter,
     buckets_changed: Counter,
-    buckets_reclaimed: Counter,
     conditions_held: Counter,
     conditions_failed: Counter,
     explained: Counter,
@@ -336,10 +335,6 @@ impl Metrics {
                     "requests_in_changed_buckets",
                     "Requests that met a replica that knew a later life of their bucket",
                 ),
-                buckets_reclaimed: make.counter(
-                    "buckets_reclaimed",
-                    "Dropped buckets of which this node has removed everything that was left",
-                ),
                 conditions_held: make.counter(
                     "conditions_held",
                     "Writes whose condition held when a quorum was read",
@@ -486,7 +481,6 @@ impl Metrics {
             Event::ChangeAgain => &events.changes_again,
             Event::BucketLearnt => &events.buckets_learnt,
             Event::BucketChanged => &events.buckets_changed,
-            Event::Reclaimed => &events.buckets_reclaimed,
             Event::ConditionHeld => &events.conditions_held,
             Event::ConditionFailed => &events.conditions_failed,
             Event::Explained => &events.explained,

@@ -85,10 +85,9 @@ impl List {
                 }
                 chunk.push(b'\n');
                 last = Some(key);
-                if chunk.len() >= CHUNK_BYTES || keys.is_page_end() {
-                    if writer.write(std::mem::take(&mut chunk)).await.is_err() {
-                        break Ok(());
-                    }
+                let is_due = chunk.len() >= CHUNK_BYTES || keys.is_page_end();
+                if is_due && writer.write(std::mem::take(&mut chunk)).await.is_err() {
+                    break Ok(());
                 }
             };
             let _ = writer.write(chunk).await;
