@@ -75,6 +75,14 @@ where
                     (condition(changes), StatusCode::OK)
                 }
                 Method::DELETE => {
+                    if parts.headers.contains_key(IF_MATCH)
+                        || parts.headers.contains_key(IF_NONE_MATCH)
+                    {
+                        return Err(Problem::new(
+                            Kind::NotYet,
+                            "A bucket is not dropped on a condition. Leave the header out.",
+                        ));
+                    }
                     let given = params::none(parts.uri.query(), &["confirm"])?;
                     if given.as_deref() != Some(bucket.as_str()) {
                         return Err(Problem::new(

@@ -12,7 +12,6 @@ use quorate_storage::{Batch, Family, Storage, StorageError};
 use crate::accept;
 use crate::api::{Event, Output};
 use crate::change::ChangeConversation;
-use crate::jobs::Job;
 use crate::node::{Accepted, Conversation, Kind, Local, Node, Waiter, answer};
 use crate::read::Purpose;
 use crate::reclaim::ReclaimJob;
@@ -39,11 +38,11 @@ impl<S: Storage> Node<S> {
             answer(accepted.reply_to, Answer::Bucket(Box::new(shown)), out);
             return Ok(());
         }
-        let proposal = self
-            .buckets
-            .changed(&request.bucket, &request.action, &self.layout)?;
+        let now = self.buckets.entry(&request.bucket);
+        let life = now.generation;
+        let proposal = self.buckets.changed(now, &request.action, &self.layout)?;
         if proposal.must_be_empty {
-            return self.look(accepted, request, None, out);
+            return self.look(accepted, request, life, None, out);
         }
         self.change(accepted, request, proposal.entry, out)
     }
@@ -73,6 +72,7 @@ impl<S: Storage> Node<S> {
         &mut self,
         accepted: Accepted,
         request: BucketRequest,
+        life: u32,
         after: Option<String>,
         out: &mut Vec<Output>,
     ) -> Result<(), Refusal> {
@@ -82,11 +82,12 @@ impl<S: Storage> Node<S> {
             after,
             limit: 1,
             options: Options {
-                r: Some(Quorum::Majority),
+                // So that it meets the writes of a local quorum, wherever that was.
+                r: Some(Quorum::Each),
                 ..Options::default()
             },
         };
-        self.begin_list(accepted, list, Some(request), out)
+        self.begin_list(accepted, list, Some((request, life)), out)
     }
 
     /// It was looked whether a bucket has keys. What is put into it from here until the change is known counts as put
@@ -95,11 +96,17 @@ impl<S: Storage> Node<S> {
         &mut self,
         now: Time,
         accepted: Accepted,
-        request: BucketRequest,
+        (request, life): (BucketRequest, u32),
         found: Answer,
         out: &mut Vec<Output>,
     ) {
         let reply_to = accepted.reply_to;
+        let current = self.buckets.entry(&request.bucket);
+        if current.generation != life {
+            // Another life than that which was looked at. Nothing was done.
+            let changed = Refusal::BucketChanged(Box::new(current));
+            return answer(reply_to, Answer::Refused(changed), out);
+        }
         let goes_on = match found {
             Answer::Listed(page) if !page.keys.is_empty() => {
                 Err(Answer::Refused(Refusal::Conflict(format!(
@@ -113,12 +120,12 @@ impl<S: Storage> Node<S> {
                 ..
             }) => {
                 let accepted = Accepted { now, ..accepted };
-                self.look(accepted, request, next, out)
+                self.look(accepted, request, life, next, out)
                     .map_err(Answer::Refused)
             }
             Answer::Listed(_) => self
                 .buckets
-                .changed(&request.bucket, &request.action, &self.layout)
+                .changed(current, &request.action, &self.layout)
                 .and_then(|proposal| self.change(accepted, request, proposal.entry, out))
                 .map_err(Answer::Refused),
             other => Err(other),
@@ -177,8 +184,8 @@ impl<S: Storage> Node<S> {
         // It has a greater entry: take that, and propose the change on top of it.
         if let ReplicaReply::Bucket(entry) = reply {
             // If it cannot be stored here, this node's own word is missing below.
-            let _ = self.learn(*entry);
-            return self.propose_again(now, id, out);
+            let _ = self.learn((*entry).clone());
+            return self.propose_again(now, id, *entry, out);
         }
         let Some(Conversation {
             kind: Kind::Change(change),
@@ -194,7 +201,15 @@ impl<S: Storage> Node<S> {
         self.step_change(id, out);
     }
 
-    fn propose_again(&mut self, now: Time, id: RequestId, out: &mut Vec<Output>) {
+    /// Proposes a change again on top of what a node has told: that may have been acknowledged to somebody. Of what this
+    /// node has by itself, of the same version, nobody was told that it is so.
+    fn propose_again(
+        &mut self,
+        now: Time,
+        id: RequestId,
+        told: BucketEntry,
+        out: &mut Vec<Output>,
+    ) {
         let Some(Conversation {
             kind: Kind::Change(change),
             ..
@@ -213,11 +228,15 @@ impl<S: Storage> Node<S> {
             bucket: change.bucket.clone(),
             action: change.action.clone(),
         };
-        let proposal = self
-            .buckets
-            .changed(&request.bucket, &request.action, &self.layout);
-        let proposed = match proposal.map(|proposal| proposal.entry) {
-            Ok(proposed) if begins_life || proposed > change.proposed => proposed,
+        let own = self.buckets.entry(&request.bucket);
+        let on = match (told.generation, told.version) >= (own.generation, own.version) {
+            true => told,
+            false => own,
+        };
+        let proposed = match self.buckets.changed(on, &request.action, &self.layout) {
+            // It would end a life that nobody looked into.
+            Ok(proposal) if proposal.must_be_empty => return self.finish(id, unmet, out),
+            Ok(proposal) if begins_life || proposal.entry > change.proposed => proposal.entry,
             Ok(_) => return, // Told by one that is behind in another way: its table will be compared.
             Err(refusal) => return self.finish(id, Answer::Refused(refusal), out),
         };
@@ -309,7 +328,7 @@ impl<S: Storage> Node<S> {
 
     fn reclaim_before(&mut self, id: BucketId) {
         let job = ReclaimJob::new(id, self.layout.partitions());
-        self.jobs.go_on_with(Job::Reclaim(job));
+        self.jobs.reclaim(job);
     }
 
     /// Goes on with what was being removed when the node was closed.

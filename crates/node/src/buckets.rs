@@ -116,7 +116,8 @@ impl Buckets {
         if let Some(reason) = failed {
             return Err(reason);
         }
-        buckets.digest = buckets.digest_now();
+        let entries = buckets.known.values();
+        buckets.digest = entries.fold(0, |all, known| all ^ part(&known.entry));
         Ok(buckets)
     }
 
@@ -173,9 +174,15 @@ impl Buckets {
         }
     }
 
-    /// Whether a proposed entry would begin a life that this node, or a later one, knows already; then the entry that is to
-    /// be topped.
+    /// The entry that a proposal has to top, if it does not: it would begin a life of which this node knows, or one before
+    /// such a life; or it is not a later version than what is here, which somebody may have been told is so.
     pub(crate) fn too_late(&self, proposed: &BucketEntry) -> Option<BucketEntry> {
+        let now = self.entry(&proposed.name);
+        if now != *proposed
+            && (now.generation, now.version) >= (proposed.generation, proposed.version)
+        {
+            return Some(now);
+        }
         let known = self.lives.get(&proposed.id().life(0));
         let latest = known.map_or(0, |life| life.id.generation());
         (proposed.version == 0 && proposed.generation <= latest).then(|| {
@@ -258,9 +265,11 @@ impl Buckets {
         let began = (entry.generation > before.generation).then(|| entry.id());
         let row = entry.encode();
         let at = keys::bucket(&entry.name);
+        let was = self.known.get(&entry.name).map_or(0, |k| part(&k.entry));
+        let is = part(&entry);
         self.set(entry, layout)?;
         batch.put(Family::Meta, at, row);
-        self.digest = self.digest_now();
+        self.digest ^= was ^ is;
         Ok(Some(began))
     }
 
@@ -302,29 +311,18 @@ impl Buckets {
         Ok(())
     }
 
-    fn digest_now(&self) -> u128 {
-        let mut hasher = blake3::Hasher::new();
-        for known in self.known.values() {
-            let row = known.entry.encode();
-            hasher.update(&(row.len() as u64).to_be_bytes());
-            hasher.update(&row);
-        }
-        let mut first = [0; 16];
-        first.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-        u128::from_be_bytes(first)
-    }
-
-    /// What a change makes of a bucket.
+    /// What a change makes of a bucket that is so `now`.
     ///
     /// # Errors
     /// A refusal, if it contradicts what the bucket is, or can never work under this layout.
     pub(crate) fn changed(
         &self,
-        name: &str,
+        now: BucketEntry,
         action: &BucketAction,
         layout: &Layout,
     ) -> Result<Proposal, Refusal> {
-        let now = self.entry(name);
+        let name = now.name.clone();
+        let name = name.as_str();
         if !self.known.contains_key(name) && self.known.len() >= BUCKETS_MAX {
             return Err(Refusal::Impossible(format!(
                 "a cluster remembers {BUCKETS_MAX} buckets that were created or dropped, and these are there already"
@@ -369,16 +367,17 @@ impl Buckets {
             | BucketAction::Update(changes)
             | BucketAction::Set(changes) => (now.properties.clone().unwrap_or_default(), changes),
         };
+        let regions = changes.regions.clone().map(|mut regions| {
+            regions.sort_unstable();
+            regions.dedup();
+            regions
+        });
         if is_created {
-            fixed(name, &next, changes, &self.defaults)?;
+            fixed(name, &next, changes, regions.as_ref(), &self.defaults)?;
         } else {
             next.kind = changes.kind.unwrap_or(BucketKind::Register);
             next.n = changes.n;
-            next.regions = changes.regions.clone().map(|mut regions| {
-                regions.sort_unstable();
-                regions.dedup();
-                regions
-            });
+            next.regions = regions;
         }
         let set = |to: &mut Option<Quorum>, from: Option<Quorum>| *to = from.or(*to);
         set(&mut next.r, changes.r);
@@ -478,6 +477,14 @@ impl Buckets {
     }
 }
 
+/// An entry's part in the digest of the table: that is all of them together, in whatever order, so that a change costs what
+/// changes.
+fn part(entry: &BucketEntry) -> u128 {
+    let mut first = [0; 16];
+    first.copy_from_slice(&blake3::hash(&entry.encode()).as_bytes()[..16]);
+    u128::from_be_bytes(first)
+}
+
 /// What is to become of a bucket.
 #[derive(Debug)]
 pub(crate) struct Proposal {
@@ -493,6 +500,7 @@ fn fixed(
     name: &str,
     now: &Properties,
     changes: &PropertyChanges,
+    regions: Option<&Vec<String>>,
     defaults: &BucketDefaults,
 ) -> Result<(), Refusal> {
     let refuse = |what: &str| {
@@ -507,7 +515,7 @@ fn fixed(
     if changes.n.is_some_and(|asked| asked != n) {
         return refuse("n");
     }
-    if changes.regions.is_some() && changes.regions != now.regions {
+    if regions.is_some() && regions != now.regions.as_ref() {
         return refuse("regions");
     }
     Ok(())

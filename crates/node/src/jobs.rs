@@ -51,6 +51,8 @@ struct Turn {
 pub(crate) struct Jobs {
     /// The next to have a turn first.
     turns: VecDeque<Turn>,
+    /// What is to be reclaimed when the present one is done: all together get the turn of one job.
+    reclaims: VecDeque<ReclaimJob>,
     /// When the next slice may begin.
     next_slice: Time,
 }
@@ -62,12 +64,21 @@ impl Jobs {
     }
 
     /// Takes on what the node does for its own sake.
-    pub(crate) fn go_on_with(&mut self, job: Job) {
-        self.turns.push_back(Turn {
+    pub(crate) fn reclaim(&mut self, job: ReclaimJob) {
+        self.reclaims.push_back(job);
+        let is_busy = |turn: &Turn| matches!(turn.job, Job::Reclaim(_));
+        if !self.turns.iter().any(is_busy) {
+            self.next_reclaim();
+        }
+    }
+
+    fn next_reclaim(&mut self) {
+        let next = self.reclaims.pop_front().map(|job| Turn {
             waiter: None,
             deadline: Time(u64::MAX),
-            job,
+            job: Job::Reclaim(job),
         });
+        self.turns.extend(next);
     }
 
     /// Nobody waits any longer for what these nodes or conversations asked.
@@ -127,10 +138,12 @@ impl<S: Storage> Node<S> {
                         out.push(Output::Event(Event::Reclaimed));
                         (batch, false)
                     }
-                    Err(_) => return,
+                    Err(_) => return self.jobs.next_reclaim(),
                 };
                 if self.replica.commit(batch).is_ok() && more {
                     self.jobs.turns.push_back(turn);
+                } else {
+                    self.jobs.next_reclaim();
                 }
                 return;
             }

@@ -101,8 +101,8 @@ struct Page {
 #[derive(Debug)]
 pub(crate) struct ListConversation {
     pub(crate) asked: Asked,
-    /// The change of the bucket for whose sake it is looked whether there are keys.
-    pub(crate) change: Option<BucketRequest>,
+    /// The change of the bucket for whose sake it is looked whether there are keys, and in which life.
+    pub(crate) change: Option<(BucketRequest, u32)>,
     parts: Vec<Part>,
     told: Vec<Told>,
     /// Scans under way, each a conversation of its own.

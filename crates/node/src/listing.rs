@@ -26,7 +26,7 @@ impl<S: Storage> Node<S> {
         &mut self,
         accepted: Accepted,
         list: List,
-        change: Option<BucketRequest>,
+        change: Option<(BucketRequest, u32)>,
         out: &mut Vec<Output>,
     ) -> Result<(), Refusal> {
         accept::list(&list)?;
@@ -323,6 +323,11 @@ impl<S: Storage> Node<S> {
     fn sound_scan(&self, scan: &Scan) -> Result<ScanJob, Refusal> {
         if let Some(refusal) = self.buckets.objection(scan.bucket, scan.set) {
             return Err(refusal);
+        }
+        if scan.partitions.len() != usize::from(self.layout.partitions()).div_ceil(8) {
+            return Err(Refusal::Malformed(
+                "a scan of another number of partitions than this layout has".to_owned(),
+            ));
         }
         for partition in scan::partitions(&scan.partitions) {
             let vnode = VnodeId {

@@ -2,11 +2,15 @@
 //!
 //! Nobody can see them any more, so nothing but their space hurries. The row that asks for it stays until all are gone.
 
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
 use quorate_protocol::BucketId;
 use quorate_ring::Partition;
 use quorate_storage::{Batch, Family, Storage, StorageError};
 
 use crate::keys;
+use crate::scan::cost;
 
 /// The records of all lives of one bucket before a certain one.
 #[derive(Debug)]
@@ -15,6 +19,8 @@ pub(crate) struct ReclaimJob {
     before: BucketId,
     /// The partitions to go through yet, the next one last.
     rest: Vec<Partition>,
+    /// Where that one goes on: what is before it is removed, and need not be passed over again.
+    from: Option<Vec<u8>>,
 }
 
 impl ReclaimJob {
@@ -22,6 +28,7 @@ impl ReclaimJob {
         ReclaimJob {
             before,
             rest: (0..partitions).rev().map(Partition).collect(),
+            from: None,
         }
     }
 
@@ -39,16 +46,23 @@ impl ReclaimJob {
                 return Ok(Slice::More(batch));
             }
             units -= crate::jobs::SEEK_UNITS;
-            let from = keys::records_of(partition, self.before.life(0));
+            let from = self.from.take();
+            let from = from.unwrap_or_else(|| keys::records_of(partition, self.before.life(0)));
             let to = keys::records_of(partition, self.before);
-            let found = storage.scan(Family::Records, &from, Some(&to), units)?;
-            if found.len() < units {
+            let mut last = None;
+            storage.visit(Family::Records, &from, Some(&to), &mut |key, record| {
+                batch.delete(Family::Records, Bytes::copy_from_slice(key));
+                units = units.saturating_sub(cost(record));
+                if units > 0 {
+                    return ControlFlow::Continue(());
+                }
+                last = Some([key, &[0]].concat());
+                ControlFlow::Break(())
+            })?;
+            if last.is_none() {
                 self.rest.pop();
             }
-            units -= found.len().min(units);
-            for (key, _) in found {
-                batch.delete(Family::Records, key);
-            }
+            self.from = last;
         }
         batch.delete(Family::Meta, keys::reclaim(self.before));
         Ok(Slice::Last(batch))

@@ -80,6 +80,11 @@ pub(crate) fn bits(partitions: impl Iterator<Item = Partition>, of: u16) -> Byte
     bits.into()
 }
 
+/// What looking at a record costs, in units: large ones are read and checked whole.
+pub(crate) fn cost(record: &[u8]) -> usize {
+    1 + record.len() / 4096
+}
+
 impl ScanJob {
     /// A scan of a layout with so many partitions.
     ///
@@ -200,7 +205,7 @@ impl ScanJob {
             };
             let key = &at[skip..];
             cursor.left.records -= 1;
-            *units = units.saturating_sub(1);
+            *units = units.saturating_sub(cost(record));
             if digest != nothing {
                 cursor.left.keys -= 1;
                 *bytes += key.len() + ENTRY_BYTES;

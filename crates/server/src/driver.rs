@@ -175,10 +175,19 @@ impl<S: Storage> Driver<S> {
             for event in taken.drain(..) {
                 self.take(event);
             }
-            while let Some(input) = self.node.submit() {
-                self.committed(input);
+            // Under load the timer above may never have its turn.
+            if self.node.wake_at().is_some_and(|at| at <= self.now()) {
+                self.input(Input::Wake);
             }
-            self.flush();
+            loop {
+                while let Some(input) = self.node.submit() {
+                    self.committed(input);
+                }
+                if self.outputs.is_empty() && self.follow.is_empty() {
+                    break;
+                }
+                self.flush();
+            }
             self.metrics.in_flight(self.node.in_flight());
             if self.stopping.is_some()
                 && let Some(on_stop) = on_stop.take()

@@ -1,7 +1,7 @@
 //! `quorate export`
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use futures_util::StreamExt as _;
@@ -315,6 +315,17 @@ fn reopen(path: &Path) -> Result<(File, Option<(String, String)>), Failure> {
         .map_err(failed)?;
     let start = start_of_last_line(&mut file).map_err(failed)?;
     let Some((start, end)) = start else {
+        // An export that got no further than its first line, and not something else that somebody needs.
+        const BEGINNING: &[u8] = b"{\"bucket\":";
+        let mut found = vec![0; BEGINNING.len()];
+        file.seek(SeekFrom::Start(0)).map_err(failed)?;
+        let length = file.read(&mut found).map_err(failed)?;
+        if found[..length] != BEGINNING[..length] {
+            return Err(Failure::new(format!(
+                "{} is none of an export: name the file to go on with, or a new one",
+                path.display()
+            )));
+        }
         file.set_len(0).map_err(failed)?;
         file.seek(SeekFrom::Start(0)).map_err(failed)?;
         return Ok((file, None));

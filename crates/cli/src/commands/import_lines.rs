@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 use quorate_client::{Client, Error};
-use quorate_protocol::Options;
+use quorate_protocol::{Options, Refusal};
 use serde_json::json;
 
 use crate::checkpoint::Checkpoint;
@@ -296,7 +296,13 @@ async fn store(
             Ok(true) => break Outcome::Stored,
             Ok(false) => break Outcome::Unchanged,
             Err(error) => match error.refusal() {
-                Some(refusal) if !refusal.is_passing() => break Outcome::Bad(refusal.to_string()),
+                // The line's own fault. Any other refusal is of what was asked for all of them.
+                Some(
+                    refusal @ (Refusal::TooLarge { .. }
+                    | Refusal::TooManySiblings { .. }
+                    | Refusal::SiblingsTooLarge { .. }),
+                ) => break Outcome::Bad(refusal.to_string()),
+                Some(refusal) if !refusal.is_passing() => break Outcome::Failed(error),
                 _ if patience.allows(&error).await => {}
                 _ => break Outcome::Failed(error),
             },

@@ -474,3 +474,60 @@ fn a_failed_disk_takes_no_change() {
     ));
     c.input(0, Input::Down(NodeId(1)));
 }
+
+#[test]
+fn an_acknowledged_change_is_not_overwritten_by_one_of_the_same_version() {
+    let mut c = cluster(3);
+    done(&mut c, 0, create(PropertyChanges::default()));
+    // n0 proposes r=1 and its words are slow; n1's change is acknowledged by n1 and n2 meanwhile.
+    let slow = c.ask(0, of(BucketAction::Update(with_r(1))));
+    let held = std::mem::take(&mut c.wire);
+    let other = PropertyChanges {
+        max_siblings: Some(5),
+        ..PropertyChanges::default()
+    };
+    let quick = c.ask(1, of(BucketAction::Update(other)));
+    c.lose(1, 0);
+    c.settle();
+    assert!(matches!(c.answer_to(quick), Some(Answer::Bucket(_))));
+    c.wire = held;
+    c.settle();
+    assert!(matches!(c.answer_to(slow), Some(Answer::Bucket(_))));
+    for at in 0..3 {
+        let shown = done(&mut c, at, of(BucketAction::Show));
+        let bucket = described(&shown);
+        assert_eq!(
+            (bucket.max_siblings, bucket.r),
+            (5, Quorum::Count(1)),
+            "n{at}"
+        );
+    }
+}
+
+#[test]
+fn a_change_that_meets_a_later_life_does_not_end_it_unasked() {
+    let mut c = cluster(5);
+    let five = PropertyChanges {
+        n: Some(5),
+        ..PropertyChanges::default()
+    };
+    done(&mut c, 0, create(five.clone()));
+    isolate(&mut c, 4);
+    let dropped = done(&mut c, 0, of(BucketAction::Drop));
+    assert_eq!(described(&dropped).generation, 2);
+    done(&mut c, 0, put("k", "v"));
+    rejoin(&mut c, 4);
+    c.wire.clear();
+    // To n4 the bucket still has five copies, so that this changes just r.
+    let changes = PropertyChanges {
+        r: Some(Quorum::Count(1)),
+        ..five
+    };
+    let changed = done(&mut c, 4, of(BucketAction::Set(changes)));
+    assert!(matches!(changed, Answer::Unmet(_)), "{changed:?}");
+    for at in 0..5 {
+        let got = c.ask(at, get("k"));
+        c.settle();
+        assert_eq!(c.shown(got), ["v"], "n{at}");
+    }
+}

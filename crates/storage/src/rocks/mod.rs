@@ -91,6 +91,9 @@ pub struct Rocks {
     _directory: Directory,
 }
 
+/// What is written without the committer, in bytes at a time. More would hold up the core's thread for some milliseconds.
+const OWN_BYTES_MAX: usize = 1 << 20;
+
 /// What a database holds and uses, approximately.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Stats {
@@ -200,7 +203,8 @@ impl Rocks {
         let own = self.own.as_mut()?;
         let is_first = self.handed <= self.written;
         let needs_sync = |queued: &Queued| queued.level == Level::Synced;
-        if !is_first || self.pending.iter().any(needs_sync) {
+        let bytes: usize = self.pending.iter().map(|q| q.batch.size_bytes()).sum();
+        if !is_first || bytes > OWN_BYTES_MAX || self.pending.iter().any(needs_sync) {
             return None;
         }
         match own.write_without_waiting(&self.pending) {
