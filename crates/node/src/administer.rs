@@ -238,6 +238,9 @@ impl<S: Storage> Node<S> {
             Ok(proposal) if proposal.must_be_empty => return self.finish(id, unmet, out),
             Ok(proposal) if begins_life || proposal.entry > change.proposed => proposal.entry,
             Ok(_) => return, // Told by one that is behind in another way: its table will be compared.
+            // Some nodes have taken what was proposed, and where tables are joined it may yet win: "refused" would say that
+            // it cannot.
+            Err(Refusal::Conflict(_)) => return self.finish(id, unmet, out),
             Err(refusal) => return self.finish(id, Answer::Refused(refusal), out),
         };
         let needed = self

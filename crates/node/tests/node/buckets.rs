@@ -531,3 +531,30 @@ fn a_change_that_meets_a_later_life_does_not_end_it_unasked() {
         assert_eq!(c.shown(got), ["v"], "n{at}");
     }
 }
+
+#[test]
+fn of_two_that_create_a_bucket_at_once_one_is_told_that_it_is_unknown_and_all_nodes_agree() {
+    let mut c = cluster(3);
+    let one = c.ask(0, create(with_r(1)));
+    let held = std::mem::take(&mut c.wire);
+    let two = c.ask(1, create(with_r(3)));
+    c.lose(1, 0);
+    c.settle();
+    assert!(matches!(c.answer_to(two), Some(Answer::Bucket(_))));
+    c.wire = held;
+    c.settle();
+    assert!(
+        matches!(c.answer_to(one), Some(Answer::Unmet(u)) if u.may_have_written),
+        "{:?}",
+        c.answer_to(one)
+    );
+    for _ in 0..6 {
+        c.pass(Duration::from_secs(10));
+        c.settle();
+    }
+    let first = described(&done(&mut c, 0, of(BucketAction::Show))).clone();
+    for at in 1..3 {
+        let shown = done(&mut c, at, of(BucketAction::Show));
+        assert_eq!(described(&shown), &first, "n{at}");
+    }
+}
