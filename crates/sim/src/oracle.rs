@@ -5,7 +5,7 @@
 //! - A put that was acknowledged is *live* or *superseded*. Superseded means: some put or delete whose context held the
 //!   value may have happened. A delete without a context may have removed whatever was there, so it supersedes every
 //!   put that began before the delete ended; where the delete's outcome is unknown, it supersedes any put.
-//! - A drop of the bucket supersedes, on every key, every put that began before the drop ended; where its outcome is
+//! - A drop of the bucket supersedes, on every key, every put that was not acknowledged, and every put that began before the drop ended; where its outcome is
 //!   unknown, any put. So it does for a put whose `w` does not meet the majority that knows of the drop. What was
 //!   acknowledged before an acknowledged drop began is removed by it, and no get shows it whose quorum meets the majority
 //!   that knows of the drop.
@@ -87,7 +87,7 @@ pub fn judge_listings(key: &str, n: usize, history: &[Operation]) -> Vec<String>
                 .filter(|put| put.start <= list.end && put.outcome != Outcome::Fail);
             let gone = |put: &Operation| {
                 let mut removers = judge.removers(put);
-                removers.any(|op| op.end < list.start && op.quorum.0 + r > n)
+                removers.any(|op| op.acknowledged() && op.end < list.start && op.quorum.0 + r > n)
             };
             if begun.all(|put| gone(put)) {
                 found.push(format!(
@@ -143,8 +143,10 @@ impl<'a> Judge<'a> {
                 }
                 None if op.kind == Kind::Drop => {
                     // A put to fewer replicas than meet those that know of a drop may be taken by some that do not, and go
-                    // with the old life although it began later.
-                    let unheard = |put: &Operation| put.quorum.0 + op.quorum.0 <= n;
+                    // with the old life although it began later; and so may one that was never acknowledged, which is on
+                    // fewer still, and which a get of few replicas may have shown.
+                    let unheard =
+                        |put: &Operation| !put.acknowledged() || put.quorum.0 + op.quorum.0 <= n;
                     let puts = puts.values();
                     puts.filter(|put| put.start < latest(op) || unheard(put))
                         .map(|put| put.id)
