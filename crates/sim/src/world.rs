@@ -545,14 +545,15 @@ impl World {
             return;
         }
         self.slots[i].syncing = false;
-        if self.rng.random_bool(self.faults.sync_failure) {
-            self.slots[i].disk.fail_next_sync();
-        }
         let disk = self.slots[i].disk.clone();
         self.note(b"disk", i, ticket.0);
         let mut event = disk.write_up_to(ticket);
         let asked = disk.pending().sync_asked > disk.pending().progress.synced;
         if !self.faults.os_durability || asked || self.rng.random_bool(0.1) {
+            // Only here, so that no failure is left over for when everything is healed.
+            if self.rng.random_bool(self.faults.sync_failure) {
+                disk.fail_next_sync();
+            }
             event = disk.sync_up_to(ticket);
         }
         match event {
