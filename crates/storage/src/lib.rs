@@ -62,11 +62,24 @@ pub enum Family {
     Vnodes,
     /// What the node knows about itself: a few entries.
     Meta,
+    /// Writes held for other nodes.
+    Hints,
+    /// The leaves of the trees that replicas compare: one small entry for each record that has a live value.
+    Trees,
+    /// Which records have evidence that is still to be collected: one small entry each.
+    Evidence,
 }
 
 impl Family {
     /// Every family, in order.
-    pub const ALL: [Family; 3] = [Family::Records, Family::Vnodes, Family::Meta];
+    pub const ALL: [Family; 6] = [
+        Family::Records,
+        Family::Vnodes,
+        Family::Meta,
+        Family::Hints,
+        Family::Trees,
+        Family::Evidence,
+    ];
 
     /// What the family is called on disk and in messages. Never changes.
     pub const fn name(self) -> &'static str {
@@ -74,6 +87,9 @@ impl Family {
             Family::Records => "records",
             Family::Vnodes => "vnodes",
             Family::Meta => "meta",
+            Family::Hints => "hints",
+            Family::Trees => "trees",
+            Family::Evidence => "evidence",
         }
     }
 }
