@@ -72,10 +72,35 @@ impl Runs {
     /// Whether every counter of `other` is in here too.
     #[must_use]
     pub fn covers(&self, other: &Runs) -> bool {
-        other.runs.iter().all(|&(first, last)| {
-            let after = self.runs.partition_point(|&(start, _)| start <= first);
-            after > 0 && self.runs[after - 1].1 >= last
-        })
+        let mut runs = other.runs.iter();
+        runs.all(|&(first, last)| self.covers_run(first, last))
+    }
+
+    /// Whether every counter of `first..=last` is in the set.
+    #[must_use]
+    pub fn covers_run(&self, first: u64, last: u64) -> bool {
+        let after = self.runs.partition_point(|&(start, _)| start <= first);
+        after > 0 && self.runs[after - 1].1 >= last
+    }
+
+    /// Takes every counter of `first..=last` away; says whether that took any.
+    ///
+    /// # Panics
+    /// If `first` is zero or above `last`.
+    pub fn remove(&mut self, first: u64, last: u64) -> bool {
+        assert!(
+            0 < first && first <= last,
+            "not a run of counters: {first}..={last}"
+        );
+        let from = self.runs.partition_point(|&(_, end)| end < first);
+        let to = self.runs.partition_point(|&(start, _)| start <= last);
+        if from >= to {
+            return false;
+        }
+        let before = (self.runs[from].0 < first).then(|| (self.runs[from].0, first - 1));
+        let after = (self.runs[to - 1].1 > last).then(|| (last + 1, self.runs[to - 1].1));
+        self.runs.splice(from..to, before.into_iter().chain(after));
+        true
     }
 
     /// The greatest counter, if any.
@@ -173,6 +198,31 @@ impl DotSet {
             .actors
             .iter()
             .all(|(actor, runs)| self.actors.get(actor).is_some_and(|mine| mine.covers(runs)))
+    }
+
+    /// Whether the counters `first..=last` of `actor` are all in the set.
+    #[must_use]
+    pub fn covers_run(&self, actor: Actor, first: u64, last: u64) -> bool {
+        self.actors
+            .get(&actor)
+            .is_some_and(|runs| runs.covers_run(first, last))
+    }
+
+    /// Takes everything that is in `other` away; says whether that took any.
+    pub fn subtract(&mut self, other: &DotSet) -> bool {
+        let mut shrank = false;
+        for (actor, theirs) in &other.actors {
+            let Some(mine) = self.actors.get_mut(actor) else {
+                continue;
+            };
+            for (first, last) in theirs.iter() {
+                shrank |= mine.remove(first, last);
+            }
+            if mine.is_empty() {
+                self.actors.remove(actor);
+            }
+        }
+        shrank
     }
 
     /// The runs of one actor, if it has any.

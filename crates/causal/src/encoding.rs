@@ -111,6 +111,29 @@ impl Runs {
     }
 }
 
+impl DotSet {
+    /// The set's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(2 + self.actors() * 24);
+        put_dots(&mut out, self);
+        out.freeze()
+    }
+
+    /// Reads a set.
+    ///
+    /// # Errors
+    /// Whatever [`DotSet::encode`] would not have written.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        let dots = reader.dots()?;
+        if !reader.is_empty() {
+            return Err(DecodeError::NotCanonical("bytes are left over"));
+        }
+        Ok(dots)
+    }
+}
+
 pub(crate) fn put_varint(out: &mut BytesMut, mut value: u64) {
     while value >= 0x80 {
         out.put_u8(value as u8 | 0x80);

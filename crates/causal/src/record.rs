@@ -40,6 +40,9 @@ pub struct Change {
     /// Whether a sibling that was live before is told differently now: two payloads under one dot, or a stretch more
     /// exact. Never between sound replicas.
     pub altered: bool,
+    /// Of [`Record::admit`]: dots that came live, had been seen before, and are not live here: copies that are late,
+    /// or of values that this replica has lost. They were not taken.
+    pub late: Vec<Dot>,
 }
 
 impl Change {
@@ -122,19 +125,79 @@ impl Record {
             ..Change::default()
         };
         if change.evidence {
-            let evidence = &self.evidence;
-            self.live.retain(|s| {
-                let removed = evidence.contains(s.span.dot);
-                if removed {
-                    change.removed.push(s.span.dot);
-                }
-                !removed
-            });
+            self.drop_removed(&mut change);
         }
         for sibling in &incoming.live {
             self.take(sibling.clone(), &mut change);
         }
         change
+    }
+
+    /// Joins what another replica knows into the record of a replica that has `seen` these dots, on this key or any other
+    /// of its vnode. It differs from [`Record::merge`] in what it keeps out:
+    ///
+    /// - A value under a dot that was seen and is not live any more: it was removed, and the evidence may have been
+    ///   forgotten since. Or it was lost; then giving it back is for [`Record::reinstate`], which is not a merge (rule R13).
+    /// - Evidence of what was seen and is not live: else it would go to and fro between a replica that has forgotten it and one
+    ///   that has not (rule R14). Of a run, every counter must have been seen: which of them are dots of this key is not
+    ///   known.
+    pub fn admit(&mut self, incoming: &Record, seen: &DotSet) -> Change {
+        let mut change = Change::default();
+        for (actor, runs) in incoming.evidence.iter() {
+            for (first, last) in runs.iter() {
+                let removes = |s: &Sibling| {
+                    let dot = s.span.dot;
+                    dot.actor == actor && (first..=last).contains(&dot.counter)
+                };
+                if !seen.covers_run(actor, first, last) || self.live.iter().any(removes) {
+                    change.evidence |= self.evidence.insert_run(actor, first, last);
+                }
+            }
+        }
+        if change.evidence {
+            self.drop_removed(&mut change);
+        }
+        for sibling in &incoming.live {
+            let dot = sibling.span.dot;
+            let is_live = |dot: Dot| self.live.iter().any(|s| s.span.dot == dot);
+            if seen.contains(dot) && !is_live(dot) && !self.evidence.contains(dot) {
+                change.late.push(dot);
+            } else {
+                self.take(sibling.clone(), &mut change);
+            }
+        }
+        change
+    }
+
+    /// Gives a value back to a replica that has lost it: what [`Record::admit`] keeps out. Only for one that was found
+    /// to be alive (rules R3 and R13). Returns whether it was taken: not if its removal is known.
+    pub fn reinstate(&mut self, sibling: &Sibling) -> bool {
+        let mut change = Change::default();
+        self.take(sibling.clone(), &mut change);
+        !change.added.is_empty()
+    }
+
+    /// Forgets evidence that every replica has confirmed; returns whether there was any of it here.
+    pub fn forget(&mut self, confirmed: &DotSet) -> bool {
+        self.evidence.subtract(confirmed)
+    }
+
+    /// Whether everything in `removed` has been seen and is not live: its removal may be confirmed (rule R15).
+    #[must_use]
+    pub fn confirms(&self, removed: &DotSet, seen: &DotSet) -> bool {
+        seen.covers(removed) && !self.live.iter().any(|s| removed.contains(s.span.dot))
+    }
+
+    /// Drops the live siblings that evidence removes.
+    fn drop_removed(&mut self, change: &mut Change) {
+        let evidence = &self.evidence;
+        self.live.retain(|s| {
+            let removed = evidence.contains(s.span.dot);
+            if removed {
+                change.removed.push(s.span.dot);
+            }
+            !removed
+        });
     }
 
     /// Joins one live sibling, and notes what that changed.

@@ -176,3 +176,34 @@ fn a_counter_of_zero_is_refused() {
     // It has no encoding: counters begin at 1.
     Runs::default().insert(0, 4);
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..proptest::prelude::ProptestConfig::default() })]
+
+    #[test]
+    fn removing_is_what_sets_do(
+        added in proptest::collection::vec((1..60u64, 0..6u64), 0..12),
+        removed in proptest::collection::vec((1..60u64, 0..6u64), 0..6),
+    ) {
+        let mut runs = quorate_causal::Runs::default();
+        let mut plain = std::collections::BTreeSet::new();
+        for (first, more) in &added {
+            runs.insert(*first, first + more);
+            plain.extend(*first..=first + more);
+        }
+        for (first, more) in &removed {
+            let before = plain.len();
+            plain.retain(|c| !(*first..=first + more).contains(c));
+            proptest::prop_assert_eq!(runs.remove(*first, first + more), plain.len() < before);
+        }
+        let mut again = quorate_causal::Runs::default();
+        for counter in &plain {
+            again.insert(*counter, *counter);
+        }
+        proptest::prop_assert_eq!(&runs, &again);
+        for (first, more) in &added {
+            let all = (*first..=first + more).all(|c| plain.contains(&c));
+            proptest::prop_assert_eq!(runs.covers_run(*first, first + more), all);
+        }
+    }
+}

@@ -342,3 +342,40 @@ fn parts_that_contradict_each_other_are_put_right() {
         .collect();
     assert_eq!(live, [(2, &b"b"[..]), (9, b"nine")]);
 }
+
+/// What a replica has seen and lacks is kept out, whatever brings it, and is given back by name alone.
+#[test]
+fn what_was_seen_and_is_gone_is_not_taken_again() {
+    let dot = |counter| Dot {
+        actor: Actor(1),
+        counter,
+    };
+    let sibling = |counter| Sibling {
+        span: Span::lone(dot(counter)),
+        payload: "v".into(),
+    };
+    let seen: DotSet = [dot(1), dot(2)].into_iter().collect();
+    let mut record = Record::new();
+    let late = Record::from_parts(vec![sibling(1), sibling(3)], DotSet::new());
+    let change = record.admit(&late, &seen);
+    assert_eq!((change.added, change.late), (vec![dot(3)], vec![dot(1)]));
+    // Evidence of what was seen is not kept a second time; of what was not, it is.
+    let removed = |counters: &[u64]| {
+        let evidence = counters.iter().map(|c| dot(*c)).collect();
+        Record::from_parts(Vec::new(), evidence)
+    };
+    assert!(record.admit(&removed(&[1, 2]), &seen).is_none());
+    assert!(record.admit(&removed(&[1, 2, 4]), &seen).evidence);
+    assert!(!record.confirms(removed(&[4]).evidence(), &seen));
+    assert!(record.confirms(removed(&[1, 2]).evidence(), &seen));
+    // A removal takes what is live, seen or not.
+    let seen: DotSet = (1..=4).map(dot).collect();
+    assert!(!record.confirms(removed(&[3]).evidence(), &seen));
+    assert_eq!(record.admit(&removed(&[3]), &seen).removed, vec![dot(3)]);
+    assert!(record.confirms(removed(&[3]).evidence(), &seen));
+    // What is known to be removed is not given back; what is merely missing is.
+    assert!(!record.reinstate(&sibling(3)));
+    assert!(record.reinstate(&sibling(1)));
+    assert!(record.forget(removed(&[1, 3]).evidence()));
+    assert!(!record.evidence().contains(dot(3)) && record.evidence().contains(dot(4)));
+}

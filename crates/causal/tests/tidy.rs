@@ -4,7 +4,9 @@ use std::fs;
 use std::path::Path;
 
 /// Crates whose every decision must be the same in two runs of one seed.
-const PURE: [&str; 6] = ["causal", "protocol", "ring", "storage", "node", "sim"];
+const PURE: [&str; 7] = [
+    "causal", "merkle", "protocol", "ring", "storage", "node", "sim",
+];
 
 /// Iteration order, clocks and threads: none may reach a decision. A clock is forbidden as a type or as its function.
 const FORBIDDEN: [&[&str]; 5] = [

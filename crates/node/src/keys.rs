@@ -1,11 +1,12 @@
 //! Where things stand in storage.
 //!
 //! Records: partition, bucket id, key, so that a partition is one range to scan, transfer or drop. Clocks: partition,
-//! replica set, actor: one row for each actor, so that a write rewrites the runs of its own actor alone.
+//! replica set, actor: one row for each actor, so that a write rewrites the runs of its own actor alone. Leaves of trees and marks of
+//! pending evidence begin with partition and replica set as well.
 
 use quorate_causal::Actor;
 use quorate_protocol::{BucketId, VnodeId};
-use quorate_ring::Partition;
+use quorate_ring::{NodeId, Partition};
 
 /// The key of a record.
 pub(crate) fn record(vnode: VnodeId, bucket: BucketId, key: &[u8]) -> Vec<u8> {
@@ -18,23 +19,114 @@ pub(crate) fn record(vnode: VnodeId, bucket: BucketId, key: &[u8]) -> Vec<u8> {
 
 /// The key of the row that holds what a vnode has seen of one actor.
 pub(crate) fn clock_row(vnode: VnodeId, actor: Actor) -> Vec<u8> {
-    let mut out = clock_prefix(vnode);
+    let mut out = vnode_prefix(vnode);
     out.extend_from_slice(&actor.0.to_be_bytes());
     out
 }
 
-/// What the keys of all clock rows of a vnode begin with.
-pub(crate) fn clock_prefix(vnode: VnodeId) -> Vec<u8> {
+/// The key of the row that holds what a vnode has seen of one actor, or adopted.
+pub(crate) fn adopted_row(vnode: VnodeId, actor: Actor) -> Vec<u8> {
+    let mut out = clock_row(vnode, actor);
+    out.push(ADOPTED);
+    out
+}
+
+/// The key of the row that holds up to which loss a vnode is refilled.
+pub(crate) fn refilled_row(vnode: VnodeId) -> Vec<u8> {
+    let mut out = vnode_prefix(vnode);
+    out.push(REFILLED);
+    out
+}
+
+const ADOPTED: u8 = b'a';
+const REFILLED: u8 = b'r';
+
+/// What a row of a vnode is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum VnodeRow {
+    Clock(Actor),
+    Adopted(Actor),
+    Refilled,
+}
+
+/// What all rows of a vnode begin with: of its own, and of its records' trees and evidence.
+pub(crate) fn vnode_prefix(vnode: VnodeId) -> Vec<u8> {
     let mut out = Vec::with_capacity(2 + 8 + 16);
     out.extend_from_slice(&vnode.partition.0.to_be_bytes());
     out.extend_from_slice(&vnode.set.0.to_be_bytes());
     out
 }
 
-/// The actor of a clock row, if the key is one of `vnode`.
-pub(crate) fn actor_of(vnode: VnodeId, key: &[u8]) -> Option<Actor> {
-    let rest = key.strip_prefix(clock_prefix(vnode).as_slice())?;
-    Some(Actor(u128::from_be_bytes(rest.try_into().ok()?)))
+/// What a row of `vnode` is about, if it is one.
+pub(crate) fn vnode_row(vnode: VnodeId, key: &[u8]) -> Option<VnodeRow> {
+    let rest = key.strip_prefix(vnode_prefix(vnode).as_slice())?;
+    let actor = |bytes: &[u8]| Some(Actor(u128::from_be_bytes(bytes.try_into().ok()?)));
+    match rest {
+        [REFILLED] => Some(VnodeRow::Refilled),
+        [of @ .., ADOPTED] if of.len() == 16 => Some(VnodeRow::Adopted(actor(of)?)),
+        of => Some(VnodeRow::Clock(actor(of)?)),
+    }
+}
+
+/// The key of a record's leaf: by its position, so that a range of positions is one range to read.
+pub(crate) fn leaf(vnode: VnodeId, position: u64, bucket: BucketId, key: &[u8]) -> Vec<u8> {
+    let mut out = leaves_from(vnode, position);
+    out.extend_from_slice(&bucket.0);
+    out.extend_from_slice(key);
+    out
+}
+
+/// What is no greater than the keys of the leaves from this position on, and greater than all before.
+pub(crate) fn leaves_from(vnode: VnodeId, position: u64) -> Vec<u8> {
+    let mut out = vnode_prefix(vnode);
+    out.extend_from_slice(&position.to_be_bytes());
+    out
+}
+
+/// What a leaf's key is about: position, bucket and key.
+pub(crate) fn of_leaf(leaf: &[u8]) -> Option<(u64, BucketId, &[u8])> {
+    let (position, rest) = leaf.get(VNODE_BYTES..)?.split_first_chunk()?;
+    let (bucket, key) = rest.split_first_chunk()?;
+    Some((u64::from_be_bytes(*position), BucketId(*bucket), key))
+}
+
+/// The key of the row that says that a record has evidence to collect.
+pub(crate) fn evidence(vnode: VnodeId, bucket: BucketId, key: &[u8]) -> Vec<u8> {
+    let mut out = vnode_prefix(vnode);
+    out.extend_from_slice(&bucket.0);
+    out.extend_from_slice(key);
+    out
+}
+
+/// What such a row is about: bucket and key.
+pub(crate) fn of_evidence(row: &[u8]) -> Option<(BucketId, &[u8])> {
+    let (bucket, key) = row.get(VNODE_BYTES..)?.split_first_chunk()?;
+    Some((BucketId(*bucket), key))
+}
+
+/// How many bytes name a vnode.
+const VNODE_BYTES: usize = 2 + 8;
+
+/// The row that holds the number of the last commit.
+pub(crate) const COMMITS: &[u8] = b"commits";
+
+/// The row that holds how often this node found that it had lost state.
+pub(crate) const LOSSES: &[u8] = b"losses";
+
+/// What the keys of the rows begin with that say how far other nodes' stores were.
+pub(crate) const WITNESS: &[u8] = b"witness/";
+
+/// The key of the row about one node's store.
+pub(crate) fn witness(node: NodeId) -> Vec<u8> {
+    [WITNESS, &node.0.to_be_bytes()].concat()
+}
+
+/// What the keys of the rows begin with that name keys whose record was damaged or lost.
+pub(crate) const DAMAGED: &[u8] = b"damaged/";
+
+/// The key of the row about one such key.
+pub(crate) fn damaged(vnode: VnodeId, bucket: BucketId, key: &[u8]) -> Vec<u8> {
+    [DAMAGED, &evidence(vnode, bucket, key)].concat()
 }
 
 /// The least key above all that begin with `prefix`; `None` if there is no such key.

@@ -1,16 +1,20 @@
 //! A node as a replica: reads, merges and mints, and acknowledges when the disk has it.
 //!
-//! It is asked by coordinators, on this node or another, in the same words.
+//! It is asked by coordinators, on this node or another, in the same words. What it does for other replicas' sake is in
+//! `healing`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use quorate_causal::{Context, Digest, DotSet, Record, Sibling};
+use quorate_causal::{Context, Digest, Dot, DotSet, Record, Sibling};
 use quorate_protocol::{BucketId, Merge, Read, Refusal, ReplicaReply, VnodeId};
 use quorate_storage::{Batch, CommitEvent, Family, Level, Progress, Storage, StorageError, Ticket};
 use rand_chacha::ChaCha12Rng;
 
+use crate::damage;
 use crate::keys;
+use crate::lineage::Lineage;
+use crate::trees::{LoadingTree, Shape};
 use crate::vitals::Full;
 use crate::vnode::Vnode;
 
@@ -51,12 +55,21 @@ pub(crate) struct Due {
 
 /// The replica side of a node. `W` says whom to tell once something is durable.
 pub(crate) struct Replica<S, W> {
-    storage: S,
-    vnodes: BTreeMap<VnodeId, Vnode>,
+    pub(crate) storage: S,
+    pub(crate) vnodes: BTreeMap<VnodeId, Vnode>,
+    /// The trees that are in memory, or on their way there.
+    pub(crate) trees: BTreeMap<VnodeId, LoadingTree>,
+    /// Vnodes that may have evidence to collect.
+    pub(crate) pending: BTreeSet<VnodeId>,
+    /// Records that are being given back, by their keys in storage; and whether a removal of anything has come since (rule R13).
+    pub(crate) pulls: BTreeMap<Bytes, bool>,
+    /// Keys whose record was damaged or lost, and is not made good yet (rule R18).
+    pub(crate) damaged: BTreeSet<(VnodeId, BucketId, Bytes)>,
+    pub(crate) lineage: Lineage,
     rng: ChaCha12Rng,
     /// The last commit, and how far the disk has come.
     last: Ticket,
-    progress: Progress,
+    pub(crate) progress: Progress,
     /// Who waits for which commit; each in ascending order of tickets.
     for_written: VecDeque<(Ticket, W)>,
     for_synced: VecDeque<(Ticket, W)>,
@@ -72,10 +85,21 @@ pub(crate) struct Replica<S, W> {
 }
 
 impl<S: Storage, W> Replica<S, W> {
-    pub(crate) fn new(storage: S, rng: ChaCha12Rng) -> Self {
-        Replica {
+    /// Over a store that was just opened.
+    ///
+    /// # Errors
+    /// If what the store says about itself cannot be read.
+    pub(crate) fn new(storage: S, mut rng: ChaCha12Rng) -> Result<Self, StorageError> {
+        let lineage = Lineage::load(&storage, &mut rng)?;
+        let damaged = damage::load(&storage)?;
+        Ok(Replica {
             storage,
             vnodes: BTreeMap::new(),
+            trees: BTreeMap::new(),
+            pending: BTreeSet::new(),
+            pulls: BTreeMap::new(),
+            damaged,
+            lineage,
             rng,
             last: Ticket(0),
             progress: Progress {
@@ -89,7 +113,7 @@ impl<S: Storage, W> Replica<S, W> {
             reads: BTreeMap::new(),
             poisoned: None,
             full: None,
-        }
+        })
     }
 
     pub(crate) fn poisoned(&self) -> Option<&str> {
@@ -169,6 +193,14 @@ impl<S: Storage, W> Replica<S, W> {
 
     /// What this replica has, on disk or on its way there.
     pub(crate) fn read(&self, read: &Read) -> ReplicaReply {
+        if let Err(refusal) = self.answers_for(read.vnode, read.bucket, &read.key) {
+            return ReplicaReply::Refused(refusal);
+        }
+        self.stored(read)
+    }
+
+    /// What it has, whether or not that may be told to readers.
+    pub(crate) fn stored(&self, read: &Read) -> ReplicaReply {
         let at = keys::record(read.vnode, read.bucket, &read.key);
         let stored = match self.storage.get(Family::Records, &at) {
             Ok(stored) => stored.unwrap_or_default(),
@@ -203,39 +235,46 @@ impl<S: Storage, W> Replica<S, W> {
                 "the record to merge names a write of this replica that it never made".to_owned(),
             ));
         }
+        let record = self.load(merge.vnode, merge.bucket, &merge.key)?;
+        let level = level(merge.durable);
         self.apply(
             merge.vnode,
             merge.bucket,
             &merge.key,
+            record,
             &incoming,
-            merge.durable,
+            level,
         )
-        .map(|(due, _)| due)
+        .map(|applied| applied.due)
     }
 
     /// Mints a dot for a put, or removes what a delete's client had read, and joins the result like any other record.
     pub(crate) fn write(&mut self, write: Write) -> Result<(Due, Written), Refusal> {
-        let (record, vnode) = self.load(write.vnode, write.bucket, &write.key)?;
+        let record = self.load(write.vnode, write.bucket, &write.key)?;
         if let Some(payload) = &write.payload {
             room_for_one_more(&record, &write, payload)?;
+            // Before the dot is minted: one that nothing ever carries would leave a hole in every clock for good.
+            self.has_room()?;
         }
         let put = write.payload.map(|payload| {
-            let at = keys::record(vnode, write.bucket, &write.key);
-            let vnode = self.vnodes.get_mut(&vnode).expect("it was just loaded");
+            let at = keys::record(write.vnode, write.bucket, &write.key);
+            let vnode = self.vnodes.get_mut(&write.vnode);
+            let vnode = vnode.expect("it was just loaded");
             Sibling {
                 span: vnode.mint(&at, &mut self.rng),
                 payload,
             }
         });
         let delta = Record::from_parts(put.into_iter().collect(), write.removed);
-        let (due, record) =
-            self.apply(write.vnode, write.bucket, &write.key, &delta, write.durable)?;
+        let level = level(write.durable);
+        let applied =
+            self.apply(write.vnode, write.bucket, &write.key, record, &delta, level)?;
         Ok((
-            due,
+            applied.due,
             Written {
                 own: delta.context(),
                 delta: delta.encode(),
-                record,
+                record: applied.record,
             },
         ))
     }
@@ -264,6 +303,7 @@ impl<S: Storage, W> Replica<S, W> {
         }
         self.storage.advance(progress);
         self.progress = progress;
+        self.lineage.advance(progress.written);
         while let Some((ticket, waiter)) = pop_up_to(&mut self.for_written, progress.written) {
             let synced = ticket <= progress.synced;
             tell(waiter, ReplicaReply::Merged { synced });
@@ -305,6 +345,13 @@ impl<S: Storage, W> Replica<S, W> {
         Ok(())
     }
 
+    /// Commits what changes the data of this replica, and gives the commit its number (rule R2).
+    pub(crate) fn commit_numbered(&mut self, mut batch: Batch, level: Level) {
+        self.lineage.number(&mut batch);
+        self.last = self.storage.commit(batch, level);
+        self.lineage.on_its_way(self.last);
+    }
+
     /// When everything committed so far is on disk.
     pub(crate) fn sync(&mut self) -> Result<Due, Refusal> {
         if let Some(reason) = &self.poisoned {
@@ -319,13 +366,23 @@ impl<S: Storage, W> Replica<S, W> {
         })
     }
 
-    /// The record of a key, and its vnode loaded.
-    fn load(
+    /// The record of a key; and its vnode is loaded.
+    pub(crate) fn load(
         &mut self,
         id: VnodeId,
         bucket: BucketId,
         key: &[u8],
-    ) -> Result<(Record, VnodeId), Refusal> {
+    ) -> Result<Record, Refusal> {
+        self.vnode(id)?;
+        let stored = self
+            .storage
+            .get(Family::Records, &keys::record(id, bucket, key))
+            .map_err(|e| unreadable(&e))?;
+        decode(&stored.unwrap_or_default())
+    }
+
+    /// A vnode, loaded if it was not used since the start.
+    pub(crate) fn vnode(&mut self, id: VnodeId) -> Result<&mut Vnode, Refusal> {
         if let Some(reason) = &self.poisoned {
             return Err(Refusal::Poisoned(reason.clone()));
         }
@@ -333,55 +390,78 @@ impl<S: Storage, W> Replica<S, W> {
             let vnode = Vnode::load(&self.storage, id).map_err(|e| unreadable(&e))?;
             self.vnodes.insert(id, vnode);
         }
-        let stored = self
-            .storage
-            .get(Family::Records, &keys::record(id, bucket, key))
-            .map_err(|e| unreadable(&e))?;
-        Ok((decode(&stored.unwrap_or_default())?, id))
+        Ok(self.vnodes.get_mut(&id).expect("it was just loaded"))
     }
 
-    fn apply(
+    /// Joins what came into a record that was just loaded, and commits what that changes.
+    pub(crate) fn apply(
         &mut self,
         id: VnodeId,
         bucket: BucketId,
         key: &[u8],
+        mut record: Record,
         incoming: &Record,
-        durable: bool,
-    ) -> Result<(Due, Record), Refusal> {
-        let (mut record, id) = self.load(id, bucket, key)?;
-        let level = if durable {
-            Level::Synced
-        } else {
-            Level::Written
-        };
-        let change = record.merge(incoming);
+        level: Level,
+    ) -> Result<Applied, Refusal> {
+        let at = Bytes::from(keys::record(id, bucket, key));
+        if !incoming.evidence().is_empty() {
+            self.removal_came(&at);
+        }
+        let before = Shape::of(&record);
+        let vnode = self.vnodes.get(&id).expect("it was just loaded");
+        let change = record.admit(incoming, vnode.seen());
         if !change.added.is_empty() {
             // Wholly or not at all: with the removals taken and the value not, this replica would show neither.
             self.has_room()?;
         }
         let mut batch = Batch::new();
-        let at = Bytes::from(keys::record(id, bucket, key));
         if !change.is_none() {
-            batch.put(Family::Records, at.clone(), record.encode());
+            self.put_record(id, bucket, key, before, &record, &mut batch);
         }
         let vnode = self.vnodes.get_mut(&id).expect("it was just loaded");
         vnode.saw(incoming, &change, &mut batch);
         // A record that was there already may have come a moment ago and not be on disk yet, so that even then
         // the answer waits for whatever was committed last; and a sync has to be asked for.
-        if !batch.is_empty() || (durable && self.progress.synced < self.last) {
-            self.last = self.storage.commit(batch, level);
+        if !batch.is_empty() {
+            self.commit_numbered(batch, level);
             if !change.is_none() {
-                self.unwritten.insert(at.clone(), self.last);
-                self.commits.push_back((self.last, at));
+                self.note_unwritten(at);
             }
+        } else if level == Level::Synced && self.progress.synced < self.last {
+            self.last = self.storage.commit(batch, level);
         }
-        Ok((
-            Due {
-                ticket: self.last,
-                level,
-            },
+        let due = Due {
+            ticket: self.last,
+            level,
+        };
+        Ok(Applied {
+            due,
             record,
-        ))
+            late: change.late,
+        })
+    }
+
+    /// Reads of the record have to wait until its last commit is written.
+    pub(crate) fn note_unwritten(&mut self, at: Bytes) {
+        self.unwritten.insert(at.clone(), self.last);
+        self.commits.push_back((self.last, at));
+    }
+}
+
+/// What came of joining something into a record.
+#[derive(Debug)]
+pub(crate) struct Applied {
+    pub(crate) due: Due,
+    /// The record afterwards.
+    pub(crate) record: Record,
+    /// Dots that were kept out; see [`quorate_causal::Change::late`].
+    pub(crate) late: Vec<Dot>,
+}
+
+pub(crate) fn level(durable: bool) -> Level {
+    match durable {
+        true => Level::Synced,
+        false => Level::Written,
     }
 }
 
@@ -419,7 +499,7 @@ fn pop_up_to<W>(queue: &mut VecDeque<(Ticket, W)>, ticket: Ticket) -> Option<(Ti
     queue.pop_front()
 }
 
-fn decode(stored: &Bytes) -> Result<Record, Refusal> {
+pub(crate) fn decode(stored: &Bytes) -> Result<Record, Refusal> {
     if stored.is_empty() {
         return Ok(Record::new());
     }

@@ -1,13 +1,14 @@
 //! One seat of this node: what it has seen, and what it mints.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_causal::{Actor, Change, Dot, DotSet, Record, Runs, Span};
 use quorate_protocol::VnodeId;
+use quorate_ring::NodeId;
 use quorate_storage::{Batch, Family, Storage, StorageError};
 use rand::RngCore;
 
-use crate::keys;
+use crate::keys::{self, VnodeRow};
 
 /// How many rows of a clock are read at a time.
 const CLOCK_PAGE: usize = 1024;
@@ -19,6 +20,13 @@ pub(crate) struct Vnode {
     /// Every dot that was committed here, live or removed. Invariant: for each record of this vnode, its live dots are
     /// in the clock. A dot enters together with its record, in one batch.
     clock: DotSet,
+    /// What keeps late copies out: the clock, and whatever is *adopted* from other replicas after a complete exchange with them
+    /// (rule R3). What is adopted was never here, so that nothing follows from its not being here.
+    seen: DotSet,
+    /// Up to which loss of the node's state this vnode is refilled; see `lineage`.
+    refilled: u64,
+    /// The replicas with which it has exchanged completely since the last loss.
+    refilled_from: BTreeSet<NodeId>,
     /// Who mints here. Taken at the first mint after an open, never stored for use and never resumed (rule R1): a
     /// directory restored from a copy would else mint again what the world has already seen.
     incarnation: Option<Actor>,
@@ -31,23 +39,28 @@ pub(crate) struct Vnode {
 impl Vnode {
     /// Reads the vnode's clock.
     pub(crate) fn load(storage: &impl Storage, id: VnodeId) -> Result<Self, StorageError> {
-        let mut clock = DotSet::new();
-        let prefix = keys::clock_prefix(id);
+        let mut vnode = Vnode {
+            id,
+            clock: DotSet::new(),
+            seen: DotSet::new(),
+            refilled: 0,
+            refilled_from: BTreeSet::new(),
+            incarnation: None,
+            minted: 0,
+            recent: Recent::default(),
+        };
+        let prefix = keys::vnode_prefix(id);
         let end = keys::end_of(&prefix);
         let mut from = prefix;
         loop {
             let page = storage.scan(Family::Vnodes, &from, end.as_deref(), CLOCK_PAGE)?;
             for (key, value) in &page {
-                let actor = keys::actor_of(id, key);
-                match (actor, Runs::decode(value)) {
-                    (Some(actor), Ok(runs)) => clock.set_runs(actor, runs),
-                    _ => {
-                        return Err(StorageError::Corrupt {
-                            family: Family::Vnodes,
-                            key: key.clone(),
-                            reason: "not a row of a clock".to_owned(),
-                        });
-                    }
+                if !vnode.take_row(key, value) {
+                    return Err(StorageError::Corrupt {
+                        family: Family::Vnodes,
+                        key: key.clone(),
+                        reason: "not a row of a vnode".to_owned(),
+                    });
                 }
             }
             match page.last() {
@@ -58,13 +71,41 @@ impl Vnode {
                 _ => break,
             }
         }
-        Ok(Vnode {
-            id,
-            clock,
-            incarnation: None,
-            minted: 0,
-            recent: Recent::default(),
-        })
+        Ok(vnode)
+    }
+
+    fn take_row(&mut self, key: &[u8], value: &[u8]) -> bool {
+        match keys::vnode_row(self.id, key) {
+            Some(VnodeRow::Clock(actor)) => {
+                let Ok(runs) = Runs::decode(value) else {
+                    return false;
+                };
+                self.see(actor, &runs);
+                self.clock.set_runs(actor, runs);
+                true
+            }
+            Some(VnodeRow::Adopted(actor)) => {
+                let Ok(runs) = Runs::decode(value) else {
+                    return false;
+                };
+                self.see(actor, &runs);
+                true
+            }
+            Some(VnodeRow::Refilled) => match value.try_into() {
+                Ok(bytes) => {
+                    self.refilled = u64::from_be_bytes(bytes);
+                    true
+                }
+                Err(_) => false,
+            },
+            None => false,
+        }
+    }
+
+    fn see(&mut self, actor: Actor, runs: &Runs) {
+        for (first, last) in runs.iter() {
+            self.seen.insert_run(actor, first, last);
+        }
     }
 
     /// The next dot of this vnode, for the record at `key`.
@@ -94,28 +135,31 @@ impl Vnode {
     /// Marks as seen what a merge brought, and puts the rows that changed into the merge's batch.
     pub(crate) fn saw(&mut self, incoming: &Record, change: &Change, batch: &mut Batch) {
         let mut touched: Vec<Actor> = Vec::new();
-        let mut note = |clock: &mut DotSet, dot: Dot| {
-            if clock.insert(dot) && !touched.contains(&dot.actor) {
-                touched.push(dot.actor);
+        let (clock, seen) = (&mut self.clock, &mut self.seen);
+        let mut note = |dot: Dot| {
+            if clock.insert(dot) {
+                seen.insert(dot);
+                if !touched.contains(&dot.actor) {
+                    touched.push(dot.actor);
+                }
             }
         };
-        // Also a value that comes too late and is known to be removed: its dot is exact here, and in evidence perhaps
-        // hidden in a run.
+        // Also a value that is known to be removed: its dot is exact here, and in evidence perhaps hidden in a run. But not one
+        // that was kept out: it may be known by adoption alone.
         for sibling in incoming.live() {
-            note(&mut self.clock, sibling.span.dot);
+            if !change.late.contains(&sibling.span.dot) {
+                note(sibling.span.dot);
+            }
         }
         // Of a run of evidence just the last counter is sure to be a dot of this key: those before it may belong to
         // other keys that have not reached this replica yet, and a clock that claimed them would refuse them.
         if change.evidence {
             for (actor, runs) in incoming.evidence().iter() {
                 for (_, last) in runs.iter() {
-                    note(
-                        &mut self.clock,
-                        Dot {
-                            actor,
-                            counter: last,
-                        },
-                    );
+                    note(Dot {
+                        actor,
+                        counter: last,
+                    });
                 }
             }
         }
@@ -127,6 +171,58 @@ impl Vnode {
                 runs.encode(),
             );
         }
+    }
+
+    /// Adopts what another replica had seen when a complete exchange with it began: it keeps late copies out from here on, and
+    /// never counts for more.
+    pub(crate) fn adopt(&mut self, theirs: &DotSet, batch: &mut Batch) {
+        for (actor, runs) in theirs.iter() {
+            if self.seen.runs(actor).is_some_and(|mine| mine.covers(runs)) {
+                continue;
+            }
+            self.see(actor, runs);
+            let adopted = self.seen.runs(actor).expect("it was just seen");
+            batch.put(
+                Family::Vnodes,
+                keys::adopted_row(self.id, actor),
+                adopted.encode(),
+            );
+        }
+    }
+
+    /// Whether it is refilled since the loss of that number.
+    pub(crate) fn is_refilled(&self, loss: u64) -> bool {
+        self.refilled >= loss
+    }
+
+    /// An exchange with another replica, begun after the loss of that number, is complete. Once there were `needed` of them the vnode is
+    /// refilled; returns whether it is now.
+    pub(crate) fn refill_from(
+        &mut self,
+        from: NodeId,
+        loss: u64,
+        needed: usize,
+        batch: &mut Batch,
+    ) -> bool {
+        self.refilled_from.insert(from);
+        if self.is_refilled(loss) || self.refilled_from.len() < needed {
+            return false;
+        }
+        self.refilled = loss;
+        self.refilled_from.clear();
+        let row = keys::refilled_row(self.id);
+        batch.put(Family::Vnodes, row, loss.to_be_bytes().to_vec());
+        true
+    }
+
+    /// State was lost: whatever was exchanged before does not count.
+    pub(crate) fn lost(&mut self) {
+        self.refilled_from.clear();
+    }
+
+    /// What keeps late copies out.
+    pub(crate) fn seen(&self) -> &DotSet {
+        &self.seen
     }
 
     /// What this vnode has seen.

@@ -11,6 +11,7 @@ mod listing;
 mod message;
 mod overview;
 mod request;
+mod upkeep;
 
 pub use account::{Account, ClusterStatus, NodeStatus, RepairAccount, ReplicaAccount, StepAccount};
 pub use bucket::{
@@ -29,4 +30,8 @@ pub use request::{
     META_BYTES_MAX, Options, Put, QUORUM_COUNT_MAX, Quorum, Refusal, Request,
     SIBLINGS_BYTES_FACTOR, SIBLINGS_MAX, Shown, TIMEOUT_DEFAULT, TIMEOUT_MAX, Unmet,
     VALUE_BYTES_MAX, Value,
+};
+pub use upkeep::{
+    Hello, KeyDigest, KeyRecord, Part, PartsAsked, RANGE_KEYS_MAX, RANGES_MAX, Reconcile, Removal,
+    Removals, RootAsked, Testify, Testimony, UPKEEP_KEYS_MAX, Upkeep, UpkeepReply, Vote,
 };

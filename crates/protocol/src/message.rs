@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use crate::{
     Answer, BucketEntry, BucketId, BucketRequest, Delete, Get, List, NodeStatus, Put, Refusal,
-    Request, RequestId, Scan, Scanned, VnodeId,
+    Request, RequestId, Scan, Scanned, Upkeep, UpkeepReply, VnodeId,
 };
 
 /// The version of these messages, agreed at the handshake.
@@ -60,6 +60,8 @@ pub enum ReplicaRequest {
     Buckets(BucketsAsked),
     /// Tell how you are.
     Status,
+    /// What replicas do for each other's sake.
+    Upkeep(Box<Upkeep>),
 }
 
 /// Asks for the table of buckets.
@@ -119,6 +121,8 @@ pub enum ReplicaReply {
     Buckets(Option<Vec<BucketEntry>>),
     /// How the node is.
     Status(Box<NodeStatus>),
+    /// What came of upkeep.
+    Upkeep(Box<UpkeepReply>),
 }
 
 /// Everything one side may say to the other.
@@ -169,6 +173,7 @@ mod kind {
     pub(super) const JOIN_BUCKET: u8 = 19;
     pub(super) const JOIN_BUCKETS: u8 = 20;
     pub(super) const NODE_STATUS: u8 = 21;
+    pub(super) const UPKEEP: u8 = 22;
     pub(super) const REPLY: u8 = 31;
 }
 
@@ -215,6 +220,16 @@ impl Message {
             }
             Message::Replica(id, header, ReplicaRequest::Status) => {
                 body(kind::NODE_STATUS, 0, &(id, header))
+            }
+            Message::Replica(id, header, ReplicaRequest::Upkeep(upkeep)) => {
+                let hint = match &**upkeep {
+                    Upkeep::Reconcile(reconcile) => {
+                        let sizes = reconcile.records.iter();
+                        sizes.map(|r| r.key.len() + r.record.len() + 32).sum()
+                    }
+                    _ => 0,
+                };
+                body(kind::UPKEEP, hint, &(id, header, upkeep))
             }
             Message::Reply(id, reply) => {
                 let hint = match reply {
@@ -296,6 +311,10 @@ impl Message {
             kind::NODE_STATUS => {
                 let (id, header) = parse(kind, rest)?;
                 Message::Replica(id, header, ReplicaRequest::Status)
+            }
+            kind::UPKEEP => {
+                let (id, header, upkeep) = parse(kind, rest)?;
+                Message::Replica(id, header, ReplicaRequest::Upkeep(upkeep))
             }
             kind::REPLY => {
                 let (id, reply) = parse(kind, rest)?;

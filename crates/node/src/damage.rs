@@ -1,0 +1,75 @@
+//! Keys whose record was damaged or lost on this replica: absence there is neither a vote nor an answer (rule R18).
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use quorate_protocol::{BucketId, VnodeId};
+use quorate_ring::{Partition, ReplicaSetId};
+use quorate_storage::{Batch, Family, Level, Storage, StorageError};
+
+use crate::keys;
+use crate::replica::Replica;
+
+/// The damaged keys that are on record.
+pub(crate) fn load(
+    storage: &impl Storage,
+) -> Result<BTreeSet<(VnodeId, BucketId, Bytes)>, StorageError> {
+    let end = keys::end_of(keys::DAMAGED);
+    let rows = storage.scan(Family::Meta, keys::DAMAGED, end.as_deref(), usize::MAX)?;
+    let mut damaged = BTreeSet::new();
+    for (row, _) in rows {
+        let named = &row[keys::DAMAGED.len()..];
+        let vnode = named.split_first_chunk().and_then(|(partition, rest)| {
+            let (set, _) = rest.split_first_chunk()?;
+            Some(VnodeId {
+                partition: Partition(u16::from_be_bytes(*partition)),
+                set: ReplicaSetId(u64::from_be_bytes(*set)),
+            })
+        });
+        let (Some(vnode), Some((bucket, key))) = (vnode, keys::of_evidence(named)) else {
+            return Err(StorageError::Corrupt {
+                family: Family::Meta,
+                key: row,
+                reason: "not a row about a damaged key".to_owned(),
+            });
+        };
+        damaged.insert((vnode, bucket, Bytes::copy_from_slice(key)));
+    }
+    Ok(damaged)
+}
+
+impl<S: Storage, W> Replica<S, W> {
+    /// Whether a key's record is damaged or lost.
+    pub(crate) fn is_damaged(&self, vnode: VnodeId, bucket: BucketId, key: &[u8]) -> bool {
+        // Mostly there is none, and then nothing need be copied to look.
+        !self.damaged.is_empty()
+            && self
+                .damaged
+                .contains(&(vnode, bucket, Bytes::copy_from_slice(key)))
+    }
+
+    /// Puts a damaged key on record; returns whether that is news.
+    pub(crate) fn mark_damaged(&mut self, vnode: VnodeId, bucket: BucketId, key: &Bytes) -> bool {
+        if self.poisoned().is_some() || !self.damaged.insert((vnode, bucket, key.clone())) {
+            return false;
+        }
+        let mut batch = Batch::new();
+        let row = keys::damaged(vnode, bucket, key);
+        batch.put(Family::Meta, row, Bytes::new());
+        self.commit_numbered(batch, Level::Written);
+        true
+    }
+
+    /// A key's record is made good.
+    pub(crate) fn mended(
+        &mut self,
+        vnode: VnodeId,
+        bucket: BucketId,
+        key: &Bytes,
+        batch: &mut Batch,
+    ) {
+        if self.damaged.remove(&(vnode, bucket, key.clone())) {
+            batch.delete(Family::Meta, keys::damaged(vnode, bucket, key));
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What replicas say to each other without being asked by any client: who knows how far whom, what differs, what may be
+//! forgotten.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::{BucketId, VnodeId};
+
+/// The most ranges that one message asks about: each may be answered with 256 sums, or with some dozens of keys.
+pub const RANGES_MAX: usize = 64;
+/// The most keys of a range that are named one by one; of a range with more, sums are told.
+pub const RANGE_KEYS_MAX: usize = 64;
+/// The most keys that one message is about.
+pub const UPKEEP_KEYS_MAX: usize = 256;
+
+/// What one replica asks of another for the sake of what both hold.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Upkeep {
+    /// How far the sender's store is; remember it, and tell what you had remembered (rule R2).
+    Hello(Hello),
+    /// Tell the sum over a vnode, and its clock unless it is the one that the sender has.
+    Root(RootAsked),
+    /// Tell what is in these ranges of a vnode.
+    Parts(PartsAsked),
+    /// Join these records, and tell yours.
+    Reconcile(Reconcile),
+    /// Tell what you know of these dots (rule R3).
+    Testify(Testify),
+    /// Join these removals, and say which of them you have durably and are ready to forget.
+    Confirm(Removals),
+    /// Every replica has these removals: forget them.
+    Forget(Removals),
+}
+
+/// How far the sender's store has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Hello {
+    /// A random number for this open of the store.
+    pub open: u128,
+    /// The number of the last commit that this open found.
+    pub base: u64,
+    /// The number of the last commit that is as durable as an acknowledgement.
+    pub number: u64,
+}
+
+/// Asks for a vnode's sum.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RootAsked {
+    /// Which seat.
+    pub vnode: VnodeId,
+    /// The digest of the sender's own clock.
+    pub clock: u128,
+}
+
+/// Asks what ranges hold.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PartsAsked {
+    /// Which seat.
+    pub vnode: VnodeId,
+    /// The first position of each, and how many bytes its positions share. At most [`RANGES_MAX`].
+    pub ranges: Vec<(u64, u8)>,
+}
+
+/// Brings records and asks for the other's.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Reconcile {
+    /// Which seat.
+    pub vnode: VnodeId,
+    /// At most [`UPKEEP_KEYS_MAX`].
+    pub records: Vec<KeyRecord>,
+}
+
+/// A record and its key.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KeyRecord {
+    /// Which life of which bucket.
+    pub bucket: BucketId,
+    /// The key.
+    pub key: Bytes,
+    /// The record, encoded; empty bytes where there is none.
+    pub record: Bytes,
+}
+
+/// Asks about dots of one key.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Testify {
+    /// Which seat.
+    pub vnode: VnodeId,
+    /// Which life of which bucket.
+    pub bucket: BucketId,
+    /// The key.
+    pub key: Bytes,
+    /// Actor and counter of each.
+    pub dots: Vec<(u128, u64)>,
+}
+
+/// Removed dots of some keys of one vnode.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Removals {
+    /// Which seat.
+    pub vnode: VnodeId,
+    /// At most [`UPKEEP_KEYS_MAX`].
+    pub keys: Vec<Removal>,
+}
+
+/// Removed dots of one key.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Removal {
+    /// Which life of which bucket.
+    pub bucket: BucketId,
+    /// The key.
+    pub key: Bytes,
+    /// The set of dots, encoded.
+    pub dots: Bytes,
+}
+
+/// What the other replica says.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum UpkeepReply {
+    /// The greatest number of a commit that was ever heard of from an earlier open of the asker's store; 0 if none.
+    Known(u64),
+    /// The sum over the vnode, and its clock if it is another than the asker's.
+    Root(u128, Option<Bytes>),
+    /// What each range holds, in the order asked.
+    Parts(Vec<Part>),
+    /// The records, encoded, in the order of the keys: after joining.
+    Records(Vec<Bytes>),
+    /// What is known of the dots.
+    Testimony(Testimony),
+    /// Of each key, the dots whose removal is durable here and that may be forgotten; encoded.
+    Confirmed(Vec<Bytes>),
+    /// Done.
+    Forgotten,
+}
+
+/// What a range holds.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Part {
+    /// More than [`RANGE_KEYS_MAX`] keys: the sums of its 256 parts, but for those that are empty.
+    Sums(Vec<(u8, u128)>),
+    /// All its keys.
+    Keys(Vec<KeyDigest>),
+}
+
+/// A key and the digest of its live dots.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct KeyDigest {
+    /// Which life of which bucket.
+    pub bucket: BucketId,
+    /// The key.
+    pub key: Bytes,
+    /// The digest.
+    #[serde(with = "crate::ids::sixteen_bytes")]
+    pub digest: [u8; 16],
+}
+
+/// What a replica knows of some dots.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Testimony {
+    /// Of each, in the order asked.
+    pub votes: Vec<Vote>,
+    /// The record, encoded, if any of them is live.
+    pub record: Bytes,
+}
+
+/// What a replica knows of one dot.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum Vote {
+    /// Its value is live here, and this replica's state is whole.
+    Live,
+    /// Its value is live here, and this replica has lost some of what it knew.
+    LiveUnsure,
+    /// It is known to be removed.
+    Removed,
+    /// It was here, and is not any more.
+    Lacks,
+    /// It was never here, or this replica cannot say.
+    Abstain,
+}
