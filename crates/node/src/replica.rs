@@ -2,11 +2,14 @@
 //!
 //! It is asked by coordinators, on this node or another, in the same words.
 
+mod hints;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use quorate_causal::{Context, Digest, DotSet, Record, Sibling};
 use quorate_protocol::{BucketId, Merge, Read, Refusal, ReplicaReply, VnodeId};
+use quorate_ring::NodeId;
 use quorate_storage::{Batch, CommitEvent, Family, Level, Progress, Storage, StorageError, Ticket};
 use rand_chacha::ChaCha12Rng;
 
@@ -14,9 +17,13 @@ use crate::keys;
 use crate::vitals::Full;
 use crate::vnode::Vnode;
 
+pub(crate) use hints::{Held, Hint, HintKey};
+
 /// A write as the coordinator hands it to its own vnode, which alone can mint.
 #[derive(Debug)]
 pub(crate) struct Write {
+    /// For whom a node keeps it that is no replica of the key: those of its replicas that are out of reach.
+    pub(crate) owners: Option<Vec<NodeId>>,
     pub(crate) vnode: VnodeId,
     pub(crate) bucket: BucketId,
     pub(crate) key: Bytes,
@@ -69,6 +76,8 @@ pub(crate) struct Replica<S, W> {
     poisoned: Option<String>,
     /// Whether the disk is too full to take values. What removes them goes on, and so do reads.
     full: Option<Full>,
+    /// How much is kept for primaries that are out of reach.
+    hints: BTreeMap<NodeId, Held>,
 }
 
 impl<S: Storage, W> Replica<S, W> {
@@ -89,6 +98,7 @@ impl<S: Storage, W> Replica<S, W> {
             reads: BTreeMap::new(),
             poisoned: None,
             full: None,
+            hints: BTreeMap::new(),
         }
     }
 

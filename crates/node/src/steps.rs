@@ -33,6 +33,18 @@ impl<S: Storage> Node<S> {
             if asks.is_empty() {
                 break;
             }
+            let fallbacks = asks
+                .iter()
+                .filter_map(|ask| Some((ask.node, ask.in_place_of?)));
+            for (fallback, primary) in fallbacks {
+                out.push(Output::Event(Event::FallbackRead));
+                if let Some(log) = &mut conversation.log {
+                    let spec = |node: NodeId| self.layout.node(node);
+                    let name = |node: NodeId| spec(node).map_or("", |n| n.name.as_str());
+                    let region = spec(fallback).map_or("", |n| n.region.as_str());
+                    log.stands_in(fallback, name(fallback), region, name(primary));
+                }
+            }
             if let Some(log) = &mut conversation.log {
                 log.asked(now, &asks);
             }
@@ -78,6 +90,7 @@ impl<S: Storage> Node<S> {
                 bucket: target.id,
                 key: target.key_bytes(),
                 digest_only: ask.digest_only,
+                hinted: ask.in_place_of.is_some(),
             };
             let request = ReplicaRequest::Read(read);
             if ask.node == self.config.me {
@@ -217,6 +230,7 @@ impl<S: Storage> Node<S> {
             key: target.key_bytes(),
             record: missing.encode(),
             durable: false,
+            hint_for: None,
         });
         if node == self.config.me {
             self.local.push_back(Local::Ask(id, merge));
@@ -274,7 +288,7 @@ impl<S: Storage> Node<S> {
             return;
         };
         // What is shown must be as durable here as what is acknowledged.
-        let to_show = write.terms.return_body && !write.has_taken(self.config.me);
+        let to_show = write.terms.return_body && write.keeps && !write.has_taken(self.config.me);
         let done = match (write.verdict(), &write.written) {
             (Verdict::Impossible, _) => {
                 let unmet = write.unmet(false);
@@ -303,6 +317,9 @@ impl<S: Storage> Node<S> {
     pub(crate) fn end(&mut self, id: RequestId) -> Option<Conversation> {
         let conversation = self.conversations.remove(&id)?;
         self.bytes_in_flight -= conversation.kind.bytes();
+        if let Kind::Write(write) = &conversation.kind {
+            self.hint_writes -= write.hints_outstanding();
+        }
         self.timers
             .remove(&(conversation.deadline, id, Timer::Deadline));
         let limits = &self.config.limits;

@@ -431,6 +431,7 @@ impl Cluster {
             key: Bytes::copy_from_slice(key.as_bytes()),
             record,
             durable: false,
+            hint_for: None,
         };
         Message::Replica(RequestId(id), self.header(), ReplicaRequest::Merge(merge))
     }
@@ -441,6 +442,7 @@ impl Cluster {
             bucket: BucketId::new(BUCKET, 0),
             key: Bytes::copy_from_slice(key.as_bytes()),
             digest_only,
+            hinted: false,
         };
         Message::Replica(RequestId(id), self.header(), ReplicaRequest::Read(read))
     }
@@ -562,10 +564,19 @@ impl Cluster {
                     Err(error) => format!("bytes that are {error}"),
                 };
                 let durable = if merge.durable { ", and sync" } else { "" };
-                format!("{} merge {record}{durable}", self.id(*id))
+                match merge.hint_for {
+                    None => format!("{} merge {record}{durable}", self.id(*id)),
+                    Some(owner) => {
+                        format!("{} keep {record} for n{}{durable}", self.id(*id), owner.0)
+                    }
+                }
             }
             Message::Replica(id, _, ReplicaRequest::Read(read)) => {
-                let what = if read.digest_only { "digest" } else { "record" };
+                let what = match (read.hinted, read.digest_only) {
+                    (true, _) => "hints",
+                    (false, true) => "digest",
+                    (false, false) => "record",
+                };
                 format!("{} your {what}?", self.id(*id))
             }
             Message::Replica(id, _, ReplicaRequest::Scan(scan)) => {
@@ -690,6 +701,9 @@ fn options(options: &Options) -> String {
         if let Some(quorum) = quorum {
             let _ = write!(text, " {name}={quorum}");
         }
+    }
+    if let Some(sloppy) = options.sloppy {
+        let _ = write!(text, " sloppy={sloppy}");
     }
     if options.return_body {
         text.push_str(" return_body");
