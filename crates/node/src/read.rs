@@ -276,8 +276,7 @@ impl ReadConversation {
 
     /// Whether all that were heard show the same values, and one of them showed the values themselves.
     fn agreed(&self) -> bool {
-        let has_record = self.heard.values().any(|h| matches!(h, Heard::Record(_)));
-        has_record && self.digests().len() == 1
+        self.has_record() && self.digests().len() == 1
     }
 
     /// Whether what was heard cannot be answered from as it stands. A read whose only record is still on its way is
@@ -287,8 +286,18 @@ impl ReadConversation {
             .asked
             .iter()
             .any(|(node, asked)| asked.whole && !self.heard.contains_key(node));
-        let has_record = self.heard.values().any(|h| matches!(h, Heard::Record(_)));
-        self.digests().len() > 1 || (!has_record && !outstanding_record && !self.heard.is_empty())
+        self.digests().len() > 1
+            || (!self.has_record() && !outstanding_record && !self.heard.is_empty())
+    }
+
+    /// Whether there is a record to answer from. A fallback that keeps nothing says nothing about the key.
+    fn has_record(&self) -> bool {
+        let heard = self.heard.iter();
+        let mut records = heard.filter_map(|(node, heard)| match heard {
+            Heard::Record(record) => Some((node, record)),
+            _ => None,
+        });
+        records.any(|(node, record)| !record.is_empty() || !self.stand_ins.has(*node))
     }
 
     fn digests(&self) -> BTreeSet<Digest> {
@@ -296,7 +305,6 @@ impl ReadConversation {
         heard
             .filter_map(|(node, heard)| match heard {
                 Heard::Digest(digest) => Some(*digest),
-                // A fallback that keeps nothing says nothing about the key.
                 Heard::Record(record) if record.is_empty() && self.stand_ins.has(*node) => None,
                 Heard::Record(record) => Some(record.digest()),
                 Heard::Lost => None,

@@ -68,21 +68,29 @@ impl HintKey {
 impl<S: Storage, W> Replica<S, W> {
     /// Reads how much is held for whom.
     pub(crate) fn load_hints(&mut self) -> Result<(), StorageError> {
-        let mut held = BTreeMap::new();
+        let (mut held, mut corrupt) = (BTreeMap::new(), None);
         crate::buckets::rows(&self.storage, keys::HINTS_HELD, |owner, row| {
-            let owner = owner.try_into().map(u64::from_be_bytes);
-            let row: Result<[u8; 16], _> = row.try_into();
-            if let (Ok(owner), Ok(row)) = (owner, row) {
-                let number = u128::from_be_bytes(row);
-                let held_for = Held {
-                    count: (number >> 64) as u64,
-                    bytes: number as u64,
-                };
-                held.insert(NodeId(owner), held_for);
+            let number: Result<[u8; 16], _> = row.try_into();
+            match (<[u8; 8]>::try_from(owner), number.map(u128::from_be_bytes)) {
+                (Ok(owner), Ok(number)) => {
+                    let held_for = Held {
+                        count: (number >> 64) as u64,
+                        bytes: number as u64,
+                    };
+                    held.insert(NodeId(u64::from_be_bytes(owner)), held_for);
+                }
+                _ => corrupt = Some([keys::HINTS_HELD, owner].concat()),
             }
         })?;
         self.hints = held;
-        Ok(())
+        match corrupt {
+            None => Ok(()),
+            Some(key) => Err(StorageError::Corrupt {
+                family: Family::Meta,
+                key: key.into(),
+                reason: "not a count of hints".to_owned(),
+            }),
+        }
     }
 
     /// What is held, by owner.
@@ -267,8 +275,9 @@ impl<S: Storage, W> Replica<S, W> {
             return;
         };
         let held = self.hints.entry(owner).or_default();
-        held.count -= 1;
-        held.bytes -= (row.len() + record) as u64;
+        let size = (row.len() + record) as u64;
+        held.count = held.count.checked_sub(1).expect("every hint is counted");
+        held.bytes = held.bytes.checked_sub(size).expect("every hint is counted");
         self.put_held(owner, batch);
     }
 

@@ -398,19 +398,27 @@ impl Cluster {
     }
 
     pub(crate) fn record(&self, at: usize, key: &str) -> Record {
-        let stored = self.nodes[at].stored(BUCKET, key);
-        stored.map_or_else(Record::new, |b| {
-            Record::decode(&b).expect("a stored record can be read")
-        })
+        record_of(&self.nodes[at], key)
     }
 
     /// What would be left of a key should the power go now.
     pub(crate) fn on_disk(&self, at: usize, key: &str) -> Record {
         let node = self.node_on(&self.disks[at].copy(), at, [0; 32]);
-        let stored = node.stored(BUCKET, key);
-        stored.map_or_else(Record::new, |b| {
-            Record::decode(&b).expect("a stored record can be read")
+        record_of(&node, key)
+    }
+
+    /// What a node keeps of a key for others.
+    pub(crate) fn hinted(&self, at: usize, key: &str) -> Record {
+        let hinted = self.nodes[at].hinted_in(BUCKET, 0, key);
+        hinted.map_or_else(Record::new, |b| {
+            Record::decode(&b).expect("a kept record can be read")
         })
+    }
+
+    /// How many hints a node keeps, for all others.
+    pub(crate) fn hints(&self, at: usize) -> u64 {
+        let pending = self.nodes[at].pending_hints();
+        pending.iter().map(|hints| hints.count).sum()
     }
 
     pub(crate) fn opened(&self, key: &str, context: &Bytes) -> Context {
@@ -677,6 +685,17 @@ impl Cluster {
             .collect();
         format!("{{{}}}", dots.join(", "))
     }
+}
+
+/// What a node has of a key, as a replica and for others.
+fn record_of(node: &Node<MemoryStorage>, key: &str) -> Record {
+    let decode = |b: Bytes| Record::decode(&b).expect("a stored record can be read");
+    let stored = node.stored(BUCKET, key).map(decode);
+    let mut all = stored.unwrap_or_default();
+    if let Some(hinted) = node.hinted_in(BUCKET, 0, key).map(decode) {
+        all.merge(&hinted);
+    }
+    all
 }
 
 fn condition(condition: &Option<Condition>) -> String {
