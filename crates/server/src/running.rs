@@ -327,6 +327,8 @@ fn core_config(checked: &Checked) -> Config {
             siblings_max: config.siblings_max,
             siblings_bytes_max: SIBLINGS_BYTES_FACTOR * config.value_bytes_max,
             requests_max: config.requests_max,
+            hint_bytes_max: config.hint_bytes_max as u64,
+            handoff_bytes_per_second: config.handoff_bytes_per_second as u64,
             ..Limits::default()
         },
         layout_json: Bytes::from(serde_json::to_vec(&checked.layout).expect("a layout serialises")),
