@@ -337,7 +337,9 @@ impl<S: Storage> Driver<S> {
             node_connections: self.connections.len() - client_connections,
             client_connections,
         });
-        self.metrics.hints(&self.node.pending_hints());
+        let pending = self.node.pending_hints();
+        self.metrics
+            .hints(self.surroundings.peers.values(), &pending);
         self.input(Input::Vitals(Box::new(Vitals {
             release: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_s: uptime.as_secs(),

@@ -588,18 +588,21 @@ impl Metrics {
         self.http[class - 1].inc();
     }
 
-    /// What this node keeps for others now.
-    pub(crate) fn hints(&self, pending: &[PendingHints]) {
-        self.hints.clear();
-        self.hint_bytes.clear();
-        for hints in pending {
-            let label = [("peer", hints.node.clone())];
+    /// What this node keeps for others now. Every one of `peers` has its number, also where that is 0.
+    pub(crate) fn hints<'a>(
+        &self,
+        peers: impl IntoIterator<Item = &'a String>,
+        pending: &[PendingHints],
+    ) {
+        for peer in peers {
+            let hints = pending.iter().find(|hints| hints.node == *peer);
+            let label = [("peer", peer.clone())];
             let set = |family: &Family<PeerLabel, Gauge>, number: u64| {
                 let number = i64::try_from(number).unwrap_or(i64::MAX);
                 family.get_or_create(&label).set(number);
             };
-            set(&self.hints, hints.count);
-            set(&self.hint_bytes, hints.bytes);
+            set(&self.hints, hints.map_or(0, |h| h.count));
+            set(&self.hint_bytes, hints.map_or(0, |h| h.bytes));
         }
     }
 

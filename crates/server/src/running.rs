@@ -398,6 +398,7 @@ async fn serve(
         zone: own.zone.clone(),
     };
     let metrics = Arc::new(Metrics::new(who, node.storage().counters()));
+    metrics.hints(peers.iter().map(|peer| &peer.name), &[]);
     let knocks = Knocks::new(&peers);
 
     // None of these ends by itself; one that panics takes the node with it.

@@ -327,7 +327,15 @@ fn the_documentation_lists_what_is_exported_and_nothing_else() {
         .collect();
     assert_eq!(
         labels,
-        BTreeSet::from(["class", "kind", "le", "operation", "outcome", "reason"])
+        BTreeSet::from([
+            "class",
+            "kind",
+            "le",
+            "operation",
+            "outcome",
+            "peer",
+            "reason"
+        ])
     );
 
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/metrics.md");
