@@ -264,7 +264,6 @@ impl<S: Storage> Node<S> {
             out.push(Output::Event(Event::Siblings));
         }
         write.written = Some((written.own, written.record));
-        write.delta = write.terms.sloppy.then(|| written.delta.clone());
         let merge = Merge {
             vnode: write.target.vnode,
             bucket: write.target.id,

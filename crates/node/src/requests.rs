@@ -19,6 +19,7 @@ use crate::node::{
 };
 use crate::read::{Purpose, ReadConversation, ReadTerms};
 use crate::replica::Write;
+use crate::sloppy::explain_stand_in;
 use crate::tally::{Requirement, Seat, Verdict};
 use crate::target::Target;
 use crate::telling::Kept;
@@ -402,7 +403,7 @@ impl<S: Storage> Node<S> {
 
     pub(crate) fn write(
         &mut self,
-        accepted: Accepted,
+        mut accepted: Accepted,
         target: Target,
         terms: WriteTerms,
         removed: DotSet,
@@ -430,7 +431,8 @@ impl<S: Storage> Node<S> {
             payload,
         };
         let placement = target.policy.placement.clone();
-        let mut conversation = WriteConversation::new(target, terms, write.payload.clone());
+        let mut conversation =
+            WriteConversation::new(target, terms, write.payload.clone(), write.removed.clone());
         if let Some(owners) = owners {
             // It keeps the write for all of them, and that counts for one.
             let me = Seat {
@@ -441,6 +443,9 @@ impl<S: Storage> Node<S> {
             conversation.keeps = place.is_some();
             if let Some(place) = place {
                 conversation.stand_ins.add(me, *place);
+                if let Some(log) = &mut accepted.log {
+                    explain_stand_in(&self.layout, log, me.node, place.node);
+                }
                 self.hint_writes += 1;
             }
         }

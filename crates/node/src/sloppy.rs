@@ -10,11 +10,12 @@ use bytes::Bytes;
 use quorate_protocol::{
     Delete, Get, Header, Merge, Message, Put, Refusal, ReplicaRequest, Request, RequestId,
 };
-use quorate_ring::NodeId;
+use quorate_ring::{Layout, NodeId};
 use quorate_storage::Storage;
 
 use crate::api::{Event, Output};
 use crate::buckets::Policy;
+use crate::explain::Log;
 use crate::node::{Kind, Local, Node, remaining_ms};
 use crate::tally::{Requirement, Seat, Verdict};
 use crate::target::Target;
@@ -81,6 +82,13 @@ impl StandIns {
             |node, regional| no(node) && self.of(node, regional).all(&no),
         )
     }
+}
+
+/// Names a fallback and its primary in the account of a request.
+pub(crate) fn explain_stand_in(layout: &Layout, log: &mut Log, fallback: NodeId, primary: NodeId) {
+    let name = |node: NodeId| layout.node(node).map_or("", |n| n.name.as_str());
+    let region = layout.node(fallback).map_or("", |n| n.region.as_str());
+    log.stands_in(fallback, name(fallback), region, name(primary));
 }
 
 /// Whether a write that a replica refused so may be kept for it by another node. Not for one that has too much to do: that
@@ -169,7 +177,6 @@ impl<S: Storage> Node<S> {
         lost: NodeId,
         out: &mut Vec<Output>,
     ) {
-        let name_of = |node: NodeId| self.layout.node(node).map_or("", |n| n.name.as_str());
         let me = self.config.me;
         let (peers, sound) = (&self.peers, self.replica.poisoned().is_none());
         let Some(conversation) = self.conversations.get_mut(&id) else {
@@ -178,9 +185,9 @@ impl<S: Storage> Node<S> {
         let Kind::Write(write) = &mut conversation.kind else {
             return;
         };
-        let Some(delta) = write.delta.clone().filter(|_| write.terms.sloppy) else {
+        if !write.terms.sloppy {
             return;
-        };
+        }
         let policy = write.target.policy.clone();
         let partition = write.target.vnode.partition;
         let owner = write.stand_ins.primary_of(lost).unwrap_or(lost);
@@ -205,6 +212,9 @@ impl<S: Storage> Node<S> {
             out.push(Output::Event(Event::HintNotAsked));
             return;
         }
+        let Some(delta) = write.delta() else {
+            return;
+        };
         self.hint_writes += 1;
         write.stand_ins.add(fallback, *seat);
         let request = ReplicaRequest::Merge(Merge {
@@ -216,10 +226,7 @@ impl<S: Storage> Node<S> {
             hint_for: Some(owner),
         });
         if let Some(log) = &mut conversation.log {
-            let region = self.layout.node(fallback.node);
-            let region = region.map_or("", |n| n.region.as_str());
-            let (name, owner) = (name_of(fallback.node), name_of(owner));
-            log.stands_in(fallback.node, name, region, owner);
+            explain_stand_in(&self.layout, log, fallback.node, owner);
             log.sent_hint(now, fallback.node);
         }
         out.push(Output::Event(Event::HintAsked));

@@ -15,6 +15,7 @@ use crate::node::{
     Accepted, Conversation, Kind, Local, Node, ReplyTo, Timer, answer, remaining_ms,
 };
 use crate::read::{Ask, Purpose, ReadConversation};
+use crate::sloppy::explain_stand_in;
 use crate::tally::Verdict;
 use crate::target::Target;
 use crate::time::Time;
@@ -39,10 +40,7 @@ impl<S: Storage> Node<S> {
             for (fallback, primary) in fallbacks {
                 out.push(Output::Event(Event::FallbackRead));
                 if let Some(log) = &mut conversation.log {
-                    let spec = |node: NodeId| self.layout.node(node);
-                    let name = |node: NodeId| spec(node).map_or("", |n| n.name.as_str());
-                    let region = spec(fallback).map_or("", |n| n.region.as_str());
-                    log.stands_in(fallback, name(fallback), region, name(primary));
+                    explain_stand_in(&self.layout, log, fallback, primary);
                 }
             }
             if let Some(log) = &mut conversation.log {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use quorate_causal::{Context, Record};
+use quorate_causal::{Context, DotSet, Record, Sibling};
 use quorate_protocol::{Answer, Unmet};
 use quorate_ring::NodeId;
 
@@ -37,8 +37,8 @@ pub(crate) struct WriteConversation {
     pub(crate) payload: Option<Bytes>,
     /// The dot it minted, and what the key held then; known once this node's own vnode has written.
     pub(crate) written: Option<(Context, Record)>,
-    /// The change, encoded, for whoever is asked later; kept if there may be such.
-    pub(crate) delta: Option<Bytes>,
+    /// What it removes.
+    removed: DotSet,
     /// Who keeps it for primaries that did not take it.
     pub(crate) stand_ins: StandIns,
     /// Whether this node keeps it, as a replica or for one.
@@ -49,17 +49,35 @@ pub(crate) struct WriteConversation {
 
 impl WriteConversation {
     /// A put of `payload`, or a delete.
-    pub(crate) fn new(target: Target, terms: WriteTerms, payload: Option<Bytes>) -> Self {
+    pub(crate) fn new(
+        target: Target,
+        terms: WriteTerms,
+        payload: Option<Bytes>,
+        removed: DotSet,
+    ) -> Self {
         WriteConversation {
             target,
             terms,
             payload,
+            removed,
             written: None,
-            delta: None,
             stand_ins: StandIns::default(),
             keeps: true,
             heard: BTreeMap::new(),
         }
+    }
+
+    /// The change as it was made, encoded, for whoever is asked later. Made anew, as hardly anybody is, and a second copy of
+    /// every value under way costs memory. `None` before it was made.
+    pub(crate) fn delta(&self) -> Option<Bytes> {
+        let (own, _) = self.written.as_ref()?;
+        let put = self.payload.as_ref().zip(own.spans().first());
+        let put = put.map(|(payload, span)| Sibling {
+            span: *span,
+            payload: payload.clone(),
+        });
+        let live = put.into_iter().collect();
+        Some(Record::from_parts(live, self.removed.clone()).encode())
     }
 
     /// A replica has it.

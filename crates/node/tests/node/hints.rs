@@ -507,6 +507,30 @@ fn an_account_names_who_stood_in_for_whom() {
     assert_eq!(steps, ["sent the write to keep", "taken and synced"]);
 }
 
+#[test]
+fn a_fallback_that_coordinates_is_in_its_account_itself() {
+    let Stage {
+        mut c,
+        primaries: p,
+        fallbacks: f,
+    } = stage(5);
+    p.iter().for_each(|node| cut_off(&mut c, *node));
+    let write = c.ask(f[0], put(KEY, "v").explained());
+    c.settle();
+    let (_, account) = c.explained(write);
+    let stood_in: Vec<_> = account.replicas[3..]
+        .iter()
+        .map(|r| (r.node.clone(), r.stands_in_for.clone().expect("a primary")))
+        .collect();
+    let name = |node: usize| format!("n{node}");
+    assert_eq!(
+        stood_in,
+        [(name(f[0]), name(p[0])), (name(f[1]), name(p[1]))]
+    );
+    // What others are asked to keep later is what was written at first.
+    assert_eq!(c.hinted(f[0], KEY), c.hinted(f[1], KEY));
+}
+
 // ---- Handing over ----
 
 /// A hint for the third primary, who is back; what the holder has sent to it is on the wire.
