@@ -30,6 +30,7 @@ mod read;
 mod reclaim;
 mod replica;
 mod requests;
+mod returning;
 mod scan;
 mod status;
 mod steps;

@@ -97,6 +97,8 @@ pub(crate) enum Timer {
     Deadline,
     /// The replicas that were asked first have had their time.
     Patience,
+    /// Those that were lost have had their time to come back.
+    Return,
 }
 
 /// Whom the replica tells once something is durable.
@@ -242,6 +244,7 @@ impl<S: Storage> Node<S> {
                 if let Some(peer) = self.peers.get_mut(&node) {
                     peer.up = true;
                     self.compare(node, out);
+                    self.on_return(now, node, out);
                 }
             }
             Input::Down(node) => self.on_down(now, node, out),
