@@ -67,6 +67,8 @@ pub enum Event {
     ReadRepair,
     /// A read asked all replicas because those asked first were slow.
     ReadWidened,
+    /// A read or a forwarder went on with a node that was lost and came back.
+    AskedAfterReturn,
     /// A key's replicas told a listing different things, and it was read.
     ListDisagreement,
     /// A node that was asked to list keys refused or was lost, and its partitions were asked of others.

@@ -84,6 +84,10 @@ pub struct Limits {
     pub read_patience: Duration,
     /// The same for a listing, whose replicas have more to do. A peer that is gone is given up by the transport before.
     pub list_patience: Duration,
+    /// How long a read that has lost its replicas waits for one of them to come back. A node that was stopped for a while
+    /// loses all its connections when it wakes, and has them again some 50 ms later, or some 300 ms with a lost packet;
+    /// with more than a second, requests would pile up in front of nodes that are truly gone.
+    pub return_patience: Duration,
     /// How many records a job such as a scan looks at before requests have their turn: with 512, about half a
     /// millisecond's worth.
     pub slice_units: usize,
@@ -110,6 +114,7 @@ impl Default for Limits {
             timeout_max: TIMEOUT_MAX,
             read_patience: Duration::from_millis(100),
             list_patience: Duration::from_secs(1),
+            return_patience: Duration::from_millis(700),
             slice_units: 512,
             hint_bytes_max: 256 * 1024 * 1024,
             hint_writes_max: 1024,

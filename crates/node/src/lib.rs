@@ -31,6 +31,7 @@ mod read;
 mod reclaim;
 mod replica;
 mod requests;
+mod returning;
 mod scan;
 mod sloppy;
 mod status;

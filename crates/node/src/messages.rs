@@ -425,6 +425,17 @@ impl<S: Storage> Node<S> {
                 out.push(Output::Event(Event::ForwardedAgain));
                 self.pass_on(now, id, out);
             }
+            Step::Wait => {
+                if !self.awaits_return(now, id)
+                    && let Some(Conversation {
+                        kind: Kind::Forward(forward),
+                        ..
+                    }) = self.conversations.get(&id)
+                {
+                    let unmet = forward.unmet(false);
+                    self.finish(id, unmet, out);
+                }
+            }
         }
     }
 
@@ -455,7 +466,7 @@ impl<S: Storage> Node<S> {
                 }
                 Kind::Read(read) => {
                     if read.awaits(node) {
-                        read.lost(node);
+                        read.gone(node);
                         self.step_read(now, id, out);
                     }
                 }

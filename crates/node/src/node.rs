@@ -98,6 +98,8 @@ pub(crate) enum Timer {
     Deadline,
     /// The replicas that were asked first have had their time.
     Patience,
+    /// Those that were lost have had their time to come back.
+    Return,
 }
 
 /// Whom the replica tells once something is durable.
@@ -250,6 +252,7 @@ impl<S: Storage> Node<S> {
                     peer.up = true;
                     self.handoff.forget(node);
                     self.compare(node, out);
+                    self.on_return(now, node, out);
                 }
             }
             Input::Down(node) => self.on_down(now, node, out),

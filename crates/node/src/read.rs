@@ -81,6 +81,11 @@ pub(crate) struct ReadConversation {
     stand_ins: StandIns,
     asked: BTreeMap<NodeId, Asked>,
     heard: BTreeMap<NodeId, Heard>,
+    /// Those lost because the connection to them ended. They may come back, and then can be asked again: a read changes
+    /// nothing.
+    gone: BTreeSet<NodeId>,
+    /// Until when it waits for one of them, once it cannot go on without.
+    pub(crate) gives_up_at: Option<Time>,
 }
 
 /// Whom to ask next, for what.
@@ -120,6 +125,8 @@ impl ReadConversation {
             stand_ins: StandIns::default(),
             asked: BTreeMap::new(),
             heard: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            gives_up_at: None,
         }
     }
 
@@ -150,6 +157,36 @@ impl ReadConversation {
         if self.asked.contains_key(&node) {
             self.heard.insert(node, Heard::Record(record));
         }
+    }
+
+    /// The connection to a replica that was asked ended.
+    pub(crate) fn gone(&mut self, node: NodeId) {
+        self.lost(node);
+        if self.is_lost(node) {
+            self.gone.insert(node);
+        }
+    }
+
+    /// A node is in reach again. It can be asked, unless it was and stands by what it said.
+    pub(crate) fn back(&mut self, node: NodeId) {
+        if self.gone.remove(&node) && self.is_lost(node) {
+            self.heard.remove(&node);
+            self.asked.remove(&node);
+        }
+        let is_new = !self.asked.contains_key(&node) && !self.candidates.contains(&node);
+        if is_new && self.needed.counts(node) {
+            self.candidates.push(node);
+        }
+    }
+
+    /// Whether it would be met if those came back whose connections ended.
+    pub(crate) fn may_yet(&self) -> bool {
+        let refused = |n: NodeId| self.is_lost(n) && !self.gone.contains(&n);
+        !self.gone.is_empty() && self.needed.verdict(|_| false, refused) != Verdict::Impossible
+    }
+
+    fn is_lost(&self, node: NodeId) -> bool {
+        matches!(self.heard.get(&node), Some(Heard::Lost))
     }
 
     /// A replica refused, or was lost. A whole record that came before stands; a digest does not, as it

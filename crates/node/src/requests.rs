@@ -13,7 +13,7 @@ use crate::accept::{self, Terms};
 use crate::api::{Event, Output};
 use crate::condition::ReadFirst;
 use crate::explain::{self, Log};
-use crate::forward::ForwardConversation;
+use crate::forward::{ForwardConversation, Step};
 use crate::node::{
     Accepted, Conversation, Kind, Local, Node, ReplyTo, Timer, answer, remaining_ms,
 };
@@ -194,6 +194,10 @@ impl<S: Storage> Node<S> {
                 }
                 return;
             }
+            forward.skipped(node);
+        }
+        if forward.may_yet() {
+            return self.step_forward(now, id, Step::Wait, out);
         }
         let refused = Answer::Refused(Refusal::Unavailable {
             needed: 1,

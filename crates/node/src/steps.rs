@@ -56,7 +56,7 @@ impl<S: Storage> Node<S> {
             Verdict::Pending => {}
             Verdict::Impossible => {
                 let unmet = read.unmet(false);
-                if !self.read_again(now, id, out) {
+                if !self.read_again(now, id, out) && !self.awaits_return(now, id) {
                     self.finish(id, unmet, out);
                 }
             }
@@ -104,7 +104,7 @@ impl<S: Storage> Node<S> {
                 ));
             } else if let Some(conversation) = self.conversations.get_mut(&id) {
                 if let Kind::Read(read) = &mut conversation.kind {
-                    read.lost(ask.node);
+                    read.gone(ask.node);
                 }
                 if let Some(log) = &mut conversation.log {
                     log.lost(now, ask.node);
@@ -333,6 +333,9 @@ impl<S: Storage> Node<S> {
         if let Some(patience) = patience.map(|p| conversation.began.after(p)) {
             self.timers.remove(&(patience, id, Timer::Patience));
         }
+        if let Some(at) = conversation.kind.gives_up_at() {
+            self.timers.remove(&(at, id, Timer::Return));
+        }
         match &conversation.kind {
             Kind::List(list) => {
                 for child in list.children() {
@@ -431,7 +434,15 @@ impl<S: Storage> Node<S> {
                     self.ask(now, id, deadline, &target, asks, out);
                     self.step_read(now, id, out);
                 }
-                (Timer::Patience, _) => {}
+                (Timer::Return, Kind::Read(read)) => {
+                    let unmet = read.unmet(false);
+                    self.give_up(id, unmet, out);
+                }
+                (Timer::Return, Kind::Forward(forward)) => {
+                    let unmet = forward.unmet(false);
+                    self.give_up(id, unmet, out);
+                }
+                (Timer::Patience | Timer::Return, _) => {}
             }
             self.on_local(now, out);
         }

@@ -161,6 +161,7 @@ struct Events {
     disagreements: Counter,
     read_repairs: Counter,
     reads_widened: Counter,
+    asked_after_return: Counter,
     sibling_puts: Counter,
     unmet: Counter,
     unavailable: Counter,
@@ -334,6 +335,10 @@ impl Metrics {
                 reads_widened: make.counter(
                     "reads_widened",
                     "Reads that asked all replicas because those asked first were slow",
+                ),
+                asked_after_return: make.counter(
+                    "asked_after_return",
+                    "Reads that had lost their replicas and went on with one that came back",
                 ),
                 sibling_puts: make.counter("sibling_puts", "Puts that left more than one value"),
                 unmet: make.counter(
@@ -539,6 +544,7 @@ impl Metrics {
             Event::Disagreement => &events.disagreements,
             Event::ReadRepair => &events.read_repairs,
             Event::ReadWidened => &events.reads_widened,
+            Event::AskedAfterReturn => &events.asked_after_return,
             Event::Siblings => &events.sibling_puts,
             Event::Unmet => &events.unmet,
             Event::Unavailable => &events.unavailable,

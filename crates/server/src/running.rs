@@ -441,6 +441,7 @@ async fn serve(
         name: checked.config.name.clone(),
         peers: peers.into_iter().map(|p| (p.id, p.name)).collect(),
         slow_request: config.slow_request,
+        silence_max: tuning(config).max_idle + tuning(config).keep_alive,
     };
     let mut driver = Driver::new(node, surroundings, readiness, metrics, Rocks::stats);
     let run = driver.run(&mut queue, || {
