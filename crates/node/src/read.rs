@@ -81,7 +81,7 @@ pub(crate) struct ReadConversation {
     stand_ins: StandIns,
     asked: BTreeMap<NodeId, Asked>,
     heard: BTreeMap<NodeId, Heard>,
-    /// Those lost because the connection to them ended. They may come back, and then can be asked again: a read changes
+    /// The primaries lost because the connection to them ended. They may come back, and then can be asked again: a read changes
     /// nothing.
     gone: BTreeSet<NodeId>,
     /// Until when it waits for one of them, once it cannot go on without.
@@ -162,7 +162,7 @@ impl ReadConversation {
     /// The connection to a replica that was asked ended.
     pub(crate) fn gone(&mut self, node: NodeId) {
         self.lost(node);
-        if self.is_lost(node) {
+        if self.is_lost(node) && !self.stand_ins.has(node) {
             self.gone.insert(node);
         }
     }
@@ -174,7 +174,7 @@ impl ReadConversation {
             self.asked.remove(&node);
         }
         let is_new = !self.asked.contains_key(&node) && !self.candidates.contains(&node);
-        if is_new && self.needed.counts(node) {
+        if is_new && (self.needed.r.counts(node) || self.needed.pr.counts(node)) {
             self.candidates.push(node);
         }
     }
@@ -182,7 +182,9 @@ impl ReadConversation {
     /// Whether it would be met if those came back whose connections ended.
     pub(crate) fn may_yet(&self) -> bool {
         let refused = |n: NodeId| self.is_lost(n) && !self.gone.contains(&n);
-        !self.gone.is_empty() && self.needed.verdict(|_| false, refused) != Verdict::Impossible
+        let met = self.stand_ins.verdict(&self.needed.r, |_| false, refused);
+        let met = met.and(self.needed.pr.verdict(|_| false, refused));
+        !self.gone.is_empty() && met != Verdict::Impossible
     }
 
     fn is_lost(&self, node: NodeId) -> bool {
