@@ -301,14 +301,7 @@ fn apply(params: &mut Params, parameter: &Parameter, value: &str) -> Result<(), 
         Name::Limit => params.limit = Some(limit(name, value)?),
         Name::Timeout => params.timeout_ms = timeout_ms(name, value)?,
         Name::ReturnBody => options.return_body = boolean(name, value)?,
-        Name::Sloppy => {
-            if boolean(name, value)? {
-                return Err(ParamError::NotYet {
-                    name,
-                    why: "every quorum is strict for now, as sloppy=false asks",
-                });
-            }
-        }
+        Name::Sloppy => options.sloppy = Some(boolean(name, value)?),
         Name::Explain => options.explain = boolean(name, value)?,
         Name::Ttl => {
             duration(name, value)?;
@@ -479,6 +472,7 @@ mod tests {
                     w: Some(Quorum::Count(2)),
                     pw: Some(Quorum::Count(1)),
                     dw: Some(Quorum::All),
+                    sloppy: Some(false),
                     return_body: true,
                     ..Options::default()
                 },
@@ -591,9 +585,7 @@ mod tests {
 
     #[test]
     fn what_does_not_exist_yet_says_so() {
-        for query in ["sloppy=true", "ttl=1h"] {
-            assert_eq!(status(Operation::Put, query), Kind::NotYet, "{query}");
-        }
+        assert_eq!(status(Operation::Put, "ttl=1h"), Kind::NotYet);
         for query in [
             "sloppy",
             "sloppy=1",

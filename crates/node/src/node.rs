@@ -24,6 +24,7 @@ use crate::change::ChangeConversation;
 use crate::config::Config;
 use crate::explain::Log;
 use crate::forward::ForwardConversation;
+use crate::handoff::Handoff;
 use crate::jobs::Jobs;
 use crate::list::{ListConversation, ScanConversation};
 use crate::read::ReadConversation;
@@ -97,6 +98,8 @@ pub(crate) enum Timer {
     Deadline,
     /// The replicas that were asked first have had their time.
     Patience,
+    /// Those that were lost have had their time to come back.
+    Return,
 }
 
 /// Whom the replica tells once something is durable.
@@ -147,6 +150,9 @@ pub struct Node<S> {
     pub(crate) timers: BTreeSet<(Time, RequestId, Timer)>,
     pub(crate) local: VecDeque<Local>,
     pub(crate) jobs: Jobs,
+    pub(crate) handoff: Handoff,
+    /// How many hints that fallbacks were asked to keep are waited for.
+    pub(crate) hint_writes: usize,
     pub(crate) next_id: u64,
     pub(crate) draining: bool,
     pub(crate) vitals: Vitals,
@@ -207,6 +213,8 @@ impl<S: Storage> Node<S> {
             timers: BTreeSet::new(),
             local: VecDeque::new(),
             jobs: Jobs::default(),
+            handoff: Handoff::default(),
+            hint_writes: 0,
             next_id,
             draining: false,
             vitals: Vitals::default(),
@@ -214,6 +222,7 @@ impl<S: Storage> Node<S> {
             layout,
             config,
         };
+        node.replica.load_hints().map_err(|e| e.to_string())?;
         node.reclaim_the_rest().map_err(|e| e.to_string())?;
         Ok(node)
     }
@@ -241,7 +250,9 @@ impl<S: Storage> Node<S> {
             Input::Up(node) => {
                 if let Some(peer) = self.peers.get_mut(&node) {
                     peer.up = true;
+                    self.handoff.forget(node);
                     self.compare(node, out);
+                    self.on_return(now, node, out);
                 }
             }
             Input::Down(node) => self.on_down(now, node, out),
@@ -257,6 +268,7 @@ impl<S: Storage> Node<S> {
         // Only then, so that neither a stream of inputs nor the progress that a slice makes itself drives the next.
         if is_wake {
             self.on_jobs(now, out);
+            self.on_handoff(now, out);
             self.on_local(now, out);
         }
     }
@@ -282,6 +294,7 @@ impl<S: Storage> Node<S> {
     pub fn wake_at(&self) -> Option<Time> {
         let timer = self.timers.first().map(|(at, _, _)| *at);
         let waited = timer.into_iter().chain(self.jobs.wake_at());
+        let waited = waited.chain(self.handoff_at());
         Some(waited.fold(self.compare_at, Time::min))
     }
 
@@ -298,6 +311,7 @@ impl<S: Storage> Node<S> {
             && self.timers.is_empty()
             && self.local.is_empty()
             && self.jobs.wake_at().is_none()
+            && self.handoff_at().is_none()
     }
 
     /// Whether this node can take a request that needs a majority of its cluster; the reason if not.
@@ -351,6 +365,7 @@ impl<S: Storage> Node<S> {
             vnode: target.vnode,
             bucket: BucketId::new(bucket, generation),
             digest_only: false,
+            hinted: false,
         };
         match self.replica.read(&read) {
             ReplicaReply::Record(record) if !record.is_empty() => Some(record),

@@ -3,11 +3,14 @@
 //! It is asked by coordinators, on this node or another, in the same words. What it does for other replicas' sake is in
 //! `healing`.
 
+mod hints;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use quorate_causal::{Context, Digest, Dot, DotSet, Record, Sibling};
 use quorate_protocol::{BucketId, Merge, Read, Refusal, ReplicaReply, VnodeId};
+use quorate_ring::NodeId;
 use quorate_storage::{Batch, CommitEvent, Family, Level, Progress, Storage, StorageError, Ticket};
 use rand_chacha::ChaCha12Rng;
 
@@ -18,9 +21,13 @@ use crate::trees::{LoadingTree, Shape};
 use crate::vitals::Full;
 use crate::vnode::Vnode;
 
+pub(crate) use hints::{Held, Hint, HintKey};
+
 /// A write as the coordinator hands it to its own vnode, which alone can mint.
 #[derive(Debug)]
 pub(crate) struct Write {
+    /// For whom a node keeps it that is no replica of the key: those of its replicas that are out of reach.
+    pub(crate) owners: Option<Vec<NodeId>>,
     pub(crate) vnode: VnodeId,
     pub(crate) bucket: BucketId,
     pub(crate) key: Bytes,
@@ -82,6 +89,8 @@ pub(crate) struct Replica<S, W> {
     poisoned: Option<String>,
     /// Whether the disk is too full to take values. What removes them goes on, and so do reads.
     full: Option<Full>,
+    /// How much is kept for primaries that are out of reach.
+    hints: BTreeMap<NodeId, Held>,
 }
 
 impl<S: Storage, W> Replica<S, W> {
@@ -113,6 +122,7 @@ impl<S: Storage, W> Replica<S, W> {
             reads: BTreeMap::new(),
             poisoned: None,
             full: None,
+            hints: BTreeMap::new(),
         })
     }
 

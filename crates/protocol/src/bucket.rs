@@ -70,6 +70,9 @@ pub struct Properties {
     pub dw: Option<Quorum>,
     /// The most siblings that a put may leave.
     pub max_siblings: Option<u32>,
+    /// Whether other nodes may stand in for primaries out of reach.
+    #[serde(default)]
+    pub sloppy: Option<bool>,
 }
 
 /// One bucket in the table of buckets.
@@ -141,10 +144,12 @@ pub struct PropertyChanges {
     pub dw: Option<Quorum>,
     /// A new bound.
     pub max_siblings: Option<u32>,
+    /// A new default.
+    pub sloppy: Option<bool>,
 }
 
 /// The names of the properties, as users write them.
-pub const PROPERTIES: [&str; 10] = [
+pub const PROPERTIES: [&str; 11] = [
     "kind",
     "n",
     "regions",
@@ -155,6 +160,7 @@ pub const PROPERTIES: [&str; 10] = [
     "dw",
     "ttl",
     "max_siblings",
+    "sloppy",
 ];
 
 impl PropertyChanges {
@@ -184,6 +190,13 @@ impl PropertyChanges {
             "pw" => self.pw = Some(quorum()?),
             "dw" => self.dw = Some(quorum()?),
             "max_siblings" => self.max_siblings = Some(number(1, SIBLINGS_SETTING_MAX)?),
+            "sloppy" => {
+                self.sloppy = Some(match text {
+                    "true" => true,
+                    "false" => false,
+                    _ => return Err(format!("sloppy={text} is neither true nor false")),
+                });
+            }
             "ttl" => {
                 return Err(
                     "ttl does not exist yet: values are kept until they are deleted".to_owned(),
@@ -217,6 +230,7 @@ impl BucketDescription {
         ];
         all.extend(quorums.map(|(name, quorum)| (name, quorum.to_string())));
         all.push(("max_siblings", self.max_siblings.to_string()));
+        all.push(("sloppy", self.sloppy.to_string()));
         all
     }
 }
@@ -238,6 +252,7 @@ pub struct BucketDocument<'a> {
     pw: InWords,
     dw: InWords,
     max_siblings: u32,
+    sloppy: bool,
 }
 
 #[derive(Debug)]
@@ -268,6 +283,7 @@ impl<'a> From<&'a BucketDescription> for BucketDocument<'a> {
             pw: InWords(bucket.pw),
             dw: InWords(bucket.dw),
             max_siblings: bucket.max_siblings,
+            sloppy: bucket.sloppy,
         }
     }
 }
@@ -325,4 +341,6 @@ pub struct BucketDescription {
     pub dw: Quorum,
     /// The most siblings that a put may leave.
     pub max_siblings: u32,
+    /// Whether other nodes may stand in for primaries out of reach.
+    pub sloppy: bool,
 }

@@ -91,11 +91,15 @@ pub enum Mutant {
     IgnoreConditions,
     /// A listing asks one replica of each partition, whatever `r` says.
     ListOne,
+    /// A hint goes although its owner does not have it.
+    SkipHintFlush,
+    /// What a fallback keeps counts for `pw`.
+    CountFallbackForPw,
 }
 
 impl Mutant {
     /// Every mutant.
-    pub const ALL: [Mutant; 11] = [
+    pub const ALL: [Mutant; 13] = [
         Mutant::DropContexts,
         Mutant::ReuseCounter,
         Mutant::AckBeforeSync,
@@ -107,5 +111,7 @@ impl Mutant {
         Mutant::ServeTheDropped,
         Mutant::IgnoreConditions,
         Mutant::ListOne,
+        Mutant::SkipHintFlush,
+        Mutant::CountFallbackForPw,
     ];
 }

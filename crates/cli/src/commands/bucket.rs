@@ -111,6 +111,10 @@ struct PropertyArgs {
     #[arg(long)]
     dw: Option<String>,
 
+    /// Whether other nodes may stand in for primaries that are out of reach: true or false
+    #[arg(long)]
+    sloppy: Option<String>,
+
     /// Time to live (not there yet)
     #[arg(long)]
     ttl: Option<String>,
@@ -134,6 +138,7 @@ impl PropertyArgs {
                 "pw" => &self.pw,
                 "dw" => &self.dw,
                 "ttl" => &self.ttl,
+                "sloppy" => &self.sloppy,
                 _ => &self.max_siblings,
             };
             if let Some(text) = given {
@@ -246,6 +251,7 @@ fn list(buckets: &[BucketDescription], form: Form) -> Result<(), Failure> {
         "PW",
         "DW",
         "MAX_SIBLINGS",
+        "SLOPPY",
     ]);
     for bucket in buckets {
         table.add_row([
@@ -262,6 +268,7 @@ fn list(buckets: &[BucketDescription], form: Form) -> Result<(), Failure> {
             bucket.pw.to_string(),
             bucket.dw.to_string(),
             bucket.max_siblings.to_string(),
+            bucket.sloppy.to_string(),
         ]);
     }
     output::line(&table.trim_fmt())

@@ -10,7 +10,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use quorate_protocol::*;
-use quorate_ring::{Partition, ReplicaSetId};
+use quorate_ring::{NodeId, Partition, ReplicaSetId};
 
 fn request_id() -> impl Strategy<Value = RequestId> {
     any::<u64>().prop_map(RequestId)
@@ -72,15 +72,17 @@ fn options() -> BoxedStrategy<Options> {
         quorum(),
         quorum(),
         quorum(),
+        option::of(any::<bool>()),
         any::<bool>(),
         any::<bool>(),
     )
-        .prop_map(|(r, w, pr, pw, dw, return_body, explain)| Options {
+        .prop_map(|(r, w, pr, pw, dw, sloppy, return_body, explain)| Options {
             r,
             w,
             pr,
             pw,
             dw,
+            sloppy,
             return_body,
             explain,
         })
@@ -169,6 +171,7 @@ fn description() -> BoxedStrategy<BucketDescription> {
                 pw: r,
                 dw: w,
                 max_siblings,
+                sloppy: created,
             },
         )
         .boxed()
@@ -189,6 +192,14 @@ fn status() -> BoxedStrategy<NodeStatus> {
                 disk_bytes,
                 in_flight,
                 not_ready,
+                hints: unreachable
+                    .iter()
+                    .map(|node| PendingHints {
+                        node: node.clone(),
+                        count: records,
+                        bytes: disk_bytes,
+                    })
+                    .collect(),
                 unreachable,
                 ..NodeStatus::default()
             },
@@ -202,6 +213,7 @@ fn account() -> BoxedStrategy<Account> {
             coordinator: node.clone(),
             replicas: vec![ReplicaAccount {
                 node: node.clone(),
+                stands_in_for: Some(node.clone()),
                 steps: vec![StepAccount {
                     at_us,
                     dots: dots.clone(),
@@ -315,6 +327,7 @@ fn refusal() -> BoxedStrategy<Refusal> {
         text().prop_map(Refusal::NotFound),
         entry().prop_map(|entry| Refusal::BucketChanged(Box::new(entry))),
         any::<(u64, u64)>().prop_map(|(free, needed)| Refusal::DiskFull { free, needed }),
+        any::<(u64, u64)>().prop_map(|(held, limit)| Refusal::HintsFull { held, limit }),
     ]
     .boxed()
 }
@@ -372,23 +385,29 @@ fn replica_request() -> BoxedStrategy<ReplicaRequest> {
         )
     };
     prop_oneof![
-        (target(), bytes(), any::<bool>()).prop_map(|((vnode, bucket, key), record, durable)| {
-            ReplicaRequest::Merge(Merge {
-                vnode,
-                bucket,
-                key,
-                record,
-                durable,
-            })
-        }),
-        (target(), any::<bool>()).prop_map(|((vnode, bucket, key), digest_only)| {
-            ReplicaRequest::Read(Read {
-                vnode,
-                bucket,
-                key,
-                digest_only,
-            })
-        }),
+        (target(), bytes(), any::<bool>(), option::of(any::<u64>())).prop_map(
+            |((vnode, bucket, key), record, durable, owner)| {
+                ReplicaRequest::Merge(Merge {
+                    vnode,
+                    bucket,
+                    key,
+                    record,
+                    durable,
+                    hint_for: owner.map(NodeId),
+                })
+            }
+        ),
+        (target(), any::<(bool, bool)>()).prop_map(
+            |((vnode, bucket, key), (digest_only, hinted))| {
+                ReplicaRequest::Read(Read {
+                    vnode,
+                    bucket,
+                    key,
+                    digest_only,
+                    hinted,
+                })
+            }
+        ),
         (target(), bytes(), bytes(), any::<u32>()).prop_map(
             |((vnode, bucket, partitions), prefix, after, limit)| {
                 ReplicaRequest::Scan(Scan {
@@ -450,6 +469,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
         pr: Some(Quorum::All),
         pw: Some(Quorum::Local),
         dw: Some(Quorum::Each),
+        sloppy: Some(false),
         return_body: true,
         explain: true,
     };
@@ -483,6 +503,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
         pw: Some(Quorum::Local),
         dw: Some(Quorum::Each),
         max_siblings: Some(8),
+        sloppy: Some(true),
     };
     let of_bucket = |action| {
         Request::Bucket(BucketRequest {
@@ -503,6 +524,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
             pw: Some(Quorum::Local),
             dw: Some(Quorum::Each),
             max_siblings: Some(8),
+            sloppy: Some(true),
         }),
         name: text("cart"),
     };
@@ -520,6 +542,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
         pw: Quorum::Local,
         dw: Quorum::Each,
         max_siblings: 64,
+        sloppy: true,
     };
     let node_status = NodeStatus {
         id: 1,
@@ -534,6 +557,11 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
         in_flight: 4,
         unreachable: vec![text("n3")],
         clock_s: 1_700_000_000,
+        hints: vec![PendingHints {
+            node: text("n3"),
+            count: 2,
+            bytes: 1 << 10,
+        }],
     };
     let account = Account {
         coordinator: text("n1"),
@@ -544,6 +572,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
         replicas: vec![ReplicaAccount {
             node: text("n1"),
             region: text("eu"),
+            stands_in_for: Some(text("n3")),
             up: true,
             steps: vec![StepAccount {
                 at_us: 12,
@@ -699,6 +728,13 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
                 needed: 1 << 30,
             },
         ),
+        (
+            "hints-full",
+            Refusal::HintsFull {
+                held: 1 << 30,
+                limit: 1 << 28,
+            },
+        ),
     ];
     let shown = Shown {
         dot: text("0000002a:7"),
@@ -810,6 +846,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
                 key: key.clone(),
                 record,
                 durable: true,
+                hint_for: Some(NodeId(9)),
             }),
         ),
         (
@@ -819,6 +856,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
                 bucket,
                 key,
                 digest_only: true,
+                hinted: true,
             }),
         ),
         (
