@@ -103,6 +103,24 @@ impl Runs {
         true
     }
 
+    /// What is in both.
+    #[must_use]
+    pub fn intersection(&self, other: &Runs) -> Runs {
+        let (mut mine, mut theirs) = (self.iter().peekable(), other.iter().peekable());
+        let mut both = Runs::default();
+        while let (Some((a, b)), Some((c, d))) = (mine.peek().copied(), theirs.peek().copied()) {
+            if a.max(c) <= b.min(d) {
+                both.insert(a.max(c), b.min(d));
+            }
+            if b <= d {
+                mine.next();
+            } else {
+                theirs.next();
+            }
+        }
+        both
+    }
+
     /// The greatest counter, if any.
     #[must_use]
     pub fn max(&self) -> Option<u64> {
@@ -206,6 +224,18 @@ impl DotSet {
         self.actors
             .get(&actor)
             .is_some_and(|runs| runs.covers_run(first, last))
+    }
+
+    /// What is in both.
+    #[must_use]
+    pub fn intersection(&self, other: &DotSet) -> DotSet {
+        let mut both = DotSet::new();
+        for (actor, runs) in &self.actors {
+            if let Some(theirs) = other.actors.get(actor) {
+                both.set_runs(*actor, runs.intersection(theirs));
+            }
+        }
+        both
     }
 
     /// Takes everything that is in `other` away; says whether that took any.

@@ -182,10 +182,13 @@ impl Record {
         self.evidence.subtract(confirmed)
     }
 
-    /// Whether everything in `removed` has been seen and is not live: its removal may be confirmed (rule R15).
+    /// What of `removed` has been seen and is not live: its removal may be confirmed (rule R15).
     #[must_use]
-    pub fn confirms(&self, removed: &DotSet, seen: &DotSet) -> bool {
-        seen.covers(removed) && !self.live.iter().any(|s| removed.contains(s.span.dot))
+    pub fn confirmed(&self, removed: &DotSet, seen: &DotSet) -> DotSet {
+        let mut confirmed = removed.intersection(seen);
+        let live: DotSet = self.live.iter().map(|s| s.span.dot).collect();
+        confirmed.subtract(&live);
+        confirmed
     }
 
     /// Drops the live siblings that evidence removes.

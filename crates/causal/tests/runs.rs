@@ -201,6 +201,14 @@ proptest::proptest! {
             again.insert(*counter, *counter);
         }
         proptest::prop_assert_eq!(&runs, &again);
+        let mut taken = quorate_causal::Runs::default();
+        for (first, more) in &removed {
+            taken.insert(*first, first + more);
+        }
+        proptest::prop_assert!(runs.intersection(&taken).is_empty());
+        let mut all = runs.clone();
+        all.join(&taken);
+        proptest::prop_assert_eq!(all.intersection(&runs), runs.clone());
         for (first, more) in &added {
             let all = (*first..=first + more).all(|c| plain.contains(&c));
             proptest::prop_assert_eq!(runs.covers_run(*first, first + more), all);

@@ -1,7 +1,7 @@
 //! Named scenarios of one key: what clients and replicas do, and what must stand afterwards.
 
 use bytes::Bytes;
-use quorate_causal::{Actor, Context, Dot, Record, Sibling, Span};
+use quorate_causal::{Actor, Context, Dot, DotSet, Record, Sibling, Span};
 
 /// A replica that coordinates: its record of the key, and the counter it mints all its keys' dots from.
 struct Seat {
@@ -366,13 +366,16 @@ fn what_was_seen_and_is_gone_is_not_taken_again() {
     };
     assert!(record.admit(&removed(&[1, 2]), &seen).is_none());
     assert!(record.admit(&removed(&[1, 2, 4]), &seen).evidence);
-    assert!(!record.confirms(removed(&[4]).evidence(), &seen));
-    assert!(record.confirms(removed(&[1, 2]).evidence(), &seen));
+    let confirmed = |record: &Record, counters: &[u64], seen: &DotSet| {
+        record.confirmed(removed(counters).evidence(), seen)
+    };
+    let only = |counters: &[u64]| counters.iter().map(|c| dot(*c)).collect::<DotSet>();
+    assert_eq!(confirmed(&record, &[1, 2, 4], &seen), only(&[1, 2]));
     // A removal takes what is live, seen or not.
     let seen: DotSet = (1..=4).map(dot).collect();
-    assert!(!record.confirms(removed(&[3]).evidence(), &seen));
+    assert_eq!(confirmed(&record, &[2, 3, 4], &seen), only(&[2, 4]));
     assert_eq!(record.admit(&removed(&[3]), &seen).removed, vec![dot(3)]);
-    assert!(record.confirms(removed(&[3]).evidence(), &seen));
+    assert_eq!(confirmed(&record, &[3], &seen), only(&[3]));
     // What is known to be removed is not given back; what is merely missing is.
     assert!(!record.reinstate(&sibling(3)));
     assert!(record.reinstate(&sibling(1)));

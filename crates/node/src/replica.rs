@@ -73,6 +73,10 @@ pub(crate) struct Replica<S, W> {
     /// Keys whose record was damaged or lost, and is not made good yet (rule R18).
     pub(crate) damaged: BTreeSet<(VnodeId, BucketId, Bytes)>,
     pub(crate) lineage: Lineage,
+    /// How many other nodes there are; `None` where nobody tells what it remembers, as nobody is asked.
+    others: Option<usize>,
+    /// Values that were kept out, to be judged.
+    pub(crate) late: BTreeMap<(VnodeId, BucketId, Bytes), BTreeSet<Dot>>,
     rng: ChaCha12Rng,
     /// The last commit, and how far the disk has come.
     last: Ticket,
@@ -85,6 +89,8 @@ pub(crate) struct Replica<S, W> {
     commits: VecDeque<(Ticket, Bytes)>,
     /// Reads of such records, with what they found.
     reads: BTreeMap<Ticket, Vec<(W, ReplicaReply)>>,
+    /// Replies that are due once everything up to a commit is synced.
+    once_synced: BTreeMap<Ticket, Vec<(W, ReplicaReply)>>,
     /// Why the disk can no longer be trusted. Once set, it acknowledges nothing any more.
     poisoned: Option<String>,
     /// Whether the disk is too full to take values. What removes them goes on, and so do reads.
@@ -109,6 +115,8 @@ impl<S: Storage, W> Replica<S, W> {
             pulls: BTreeMap::new(),
             damaged,
             lineage,
+            others: None,
+            late: BTreeMap::new(),
             rng,
             last: Ticket(0),
             progress: Progress {
@@ -120,6 +128,7 @@ impl<S: Storage, W> Replica<S, W> {
             unwritten: BTreeMap::new(),
             commits: VecDeque::new(),
             reads: BTreeMap::new(),
+            once_synced: BTreeMap::new(),
             poisoned: None,
             full: None,
             hints: BTreeMap::new(),
@@ -201,12 +210,43 @@ impl<S: Storage, W> Replica<S, W> {
         None
     }
 
+    /// Tells a reply once everything committed so far is synced: at once if it is.
+    pub(crate) fn once_synced(
+        &mut self,
+        reply: ReplicaReply,
+        waiter: W,
+    ) -> Option<(W, ReplicaReply)> {
+        match self.sync() {
+            Ok(due) if self.progress.synced >= due.ticket => Some((waiter, reply)),
+            Ok(due) => {
+                let replies = self.once_synced.entry(due.ticket).or_default();
+                replies.push((waiter, reply));
+                None
+            }
+            Err(refusal) => Some((waiter, ReplicaReply::Refused(refusal))),
+        }
+    }
+
     /// What this replica has, on disk or on its way there.
-    pub(crate) fn read(&self, read: &Read) -> ReplicaReply {
-        if let Err(refusal) = self.answers_for(read.vnode, read.bucket, &read.key) {
+    pub(crate) fn read(&mut self, read: &Read) -> ReplicaReply {
+        if let Err(refusal) = self.answers_for(read) {
             return ReplicaReply::Refused(refusal);
         }
-        self.stored(read)
+        let reply = self.stored(read);
+        if let ReplicaReply::Refused(Refusal::Corrupt(_)) = reply {
+            self.mark_damaged(read.vnode, read.bucket, &read.key);
+        }
+        reply
+    }
+
+    /// So many other nodes are asked what they remember of this one.
+    pub(crate) fn ask_others(&mut self, others: usize) {
+        self.others = Some(others);
+    }
+
+    /// Whether enough others have told what they remember of this node.
+    pub(crate) fn is_verified(&self) -> bool {
+        self.others.is_none_or(|others| self.lineage.is_verified(others))
     }
 
     /// What it has, whether or not that may be told to readers.
@@ -246,7 +286,7 @@ impl<S: Storage, W> Replica<S, W> {
             ));
         }
         let record = self.load(merge.vnode, merge.bucket, &merge.key)?;
-        let level = level(merge.durable);
+        let level = level_of(merge.durable);
         self.apply(
             merge.vnode,
             merge.bucket,
@@ -276,7 +316,7 @@ impl<S: Storage, W> Replica<S, W> {
             }
         });
         let delta = Record::from_parts(put.into_iter().collect(), write.removed);
-        let level = level(write.durable);
+        let level = level_of(write.durable);
         let applied =
             self.apply(write.vnode, write.bucket, &write.key, record, &delta, level)?;
         Ok((
@@ -334,6 +374,14 @@ impl<S: Storage, W> Replica<S, W> {
                 tell(waiter, reply);
             }
         }
+        while let Some(replies) = self.once_synced.first_entry() {
+            if *replies.key() > progress.synced {
+                break;
+            }
+            for (waiter, reply) in replies.remove() {
+                tell(waiter, reply);
+            }
+        }
     }
 
     /// The disk failed: nothing is acknowledged from here on. Returns whoever waited in vain.
@@ -342,8 +390,10 @@ impl<S: Storage, W> Replica<S, W> {
         let written = self.for_written.drain(..);
         let synced = self.for_synced.drain(..);
         let waiters = written.chain(synced).map(|(_, waiter)| waiter);
-        let reads = std::mem::take(&mut self.reads).into_values().flatten();
-        waiters.chain(reads.map(|(waiter, _)| waiter)).collect()
+        let reads = std::mem::take(&mut self.reads).into_values();
+        let replies = reads.chain(std::mem::take(&mut self.once_synced).into_values());
+        let replies = replies.flatten().map(|(waiter, _)| waiter);
+        waiters.chain(replies).collect()
     }
 
     /// Commits what belongs to no vnode.
@@ -387,8 +437,12 @@ impl<S: Storage, W> Replica<S, W> {
         let stored = self
             .storage
             .get(Family::Records, &keys::record(id, bucket, key))
-            .map_err(|e| unreadable(&e))?;
-        decode(&stored.unwrap_or_default())
+            .map_err(|e| unreadable(&e));
+        let record = stored.and_then(|stored| decode(&stored.unwrap_or_default()));
+        if let Err(Refusal::Corrupt(_)) = record {
+            self.mark_damaged(id, bucket, &Bytes::copy_from_slice(key));
+        }
+        record
     }
 
     /// A vnode, loaded if it was not used since the start.
@@ -396,6 +450,11 @@ impl<S: Storage, W> Replica<S, W> {
         if let Some(reason) = &self.poisoned {
             return Err(Refusal::Poisoned(reason.clone()));
         }
+        self.vnode_unchecked(id)
+    }
+
+    /// The same also where the disk acknowledges nothing any more.
+    pub(crate) fn vnode_unchecked(&mut self, id: VnodeId) -> Result<&mut Vnode, Refusal> {
         if !self.vnodes.contains_key(&id) {
             let vnode = Vnode::load(&self.storage, id).map_err(|e| unreadable(&e))?;
             self.vnodes.insert(id, vnode);
@@ -440,15 +499,12 @@ impl<S: Storage, W> Replica<S, W> {
         } else if level == Level::Synced && self.progress.synced < self.last {
             self.last = self.storage.commit(batch, level);
         }
+        self.note_late(id, bucket, key, &change.late);
         let due = Due {
             ticket: self.last,
             level,
         };
-        Ok(Applied {
-            due,
-            record,
-            late: change.late,
-        })
+        Ok(Applied { due, record })
     }
 
     /// Reads of the record have to wait until its last commit is written.
@@ -464,11 +520,9 @@ pub(crate) struct Applied {
     pub(crate) due: Due,
     /// The record afterwards.
     pub(crate) record: Record,
-    /// Dots that were kept out; see [`quorate_causal::Change::late`].
-    pub(crate) late: Vec<Dot>,
 }
 
-pub(crate) fn level(durable: bool) -> Level {
+pub(crate) fn level_of(durable: bool) -> Level {
     match durable {
         true => Level::Synced,
         false => Level::Written,

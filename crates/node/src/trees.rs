@@ -43,6 +43,18 @@ impl Shape {
             evidence: !record.evidence().is_empty(),
         }
     }
+
+    /// Of a record that cannot be read: it may have had any entry, so that all are written anew.
+    pub(crate) fn unknown() -> Shape {
+        Shape {
+            digest: None,
+            evidence: true,
+        }
+    }
+
+    pub(crate) fn digest(self) -> Option<Digest> {
+        self.digest
+    }
 }
 
 impl<S: Storage, W> Replica<S, W> {
@@ -76,6 +88,19 @@ impl<S: Storage, W> Replica<S, W> {
                 false => batch.delete(Family::Evidence, row),
             }
         }
+    }
+
+    /// The entry of a key, if it has one.
+    pub(crate) fn leaf_of(
+        &self,
+        id: VnodeId,
+        bucket: BucketId,
+        key: &[u8],
+    ) -> Result<Option<Digest>, Refusal> {
+        let row = keys::leaf(id, position(&bucket.0, key), bucket, key);
+        let stored = self.storage.get(Family::Trees, &row);
+        let stored = stored.map_err(|e| unreadable(&e))?;
+        Ok(stored.and_then(|digest| Some(Digest(digest[..].try_into().ok()?))))
     }
 
     /// Replaces the leaf of a key.

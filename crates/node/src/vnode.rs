@@ -173,6 +173,22 @@ impl Vnode {
         }
     }
 
+    /// Values of these dots were given back: they are here now, whatever was known of them.
+    pub(crate) fn hold(&mut self, dots: impl Iterator<Item = Dot>, batch: &mut Batch) {
+        let mut touched = BTreeSet::new();
+        for dot in dots {
+            self.seen.insert(dot);
+            if self.clock.insert(dot) {
+                touched.insert(dot.actor);
+            }
+        }
+        for actor in touched {
+            let runs = self.clock.runs(actor).expect("a dot of it was just added");
+            let row = keys::clock_row(self.id, actor);
+            batch.put(Family::Vnodes, row, runs.encode());
+        }
+    }
+
     /// Adopts what another replica had seen when a complete exchange with it began: it keeps late copies out from here on, and
     /// never counts for more.
     pub(crate) fn adopt(&mut self, theirs: &DotSet, batch: &mut Batch) {

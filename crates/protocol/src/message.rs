@@ -100,6 +100,8 @@ pub struct Read {
     pub key: Bytes,
     /// Whether the digest is enough.
     pub digest_only: bool,
+    /// Whether the reader counts on more than one answer, so that a replica answers only once it knows that it has lost nothing.
+    pub strict: bool,
     /// Whether to tell what the receiver, no replica of this seat, keeps of the key for primaries out of reach.
     pub hinted: bool,
 }

@@ -340,7 +340,7 @@ impl<S: Storage, W> Replica<S, W> {
         };
         // As for records: what was there already may have come a moment ago.
         if !batch.is_empty() || (durable && self.progress.synced < self.last) {
-            self.last = self.storage.commit(batch, level);
+            self.commit_numbered(batch, level);
             for row in rows {
                 self.unwritten.insert(row.clone(), self.last);
                 self.commits.push_back((self.last, row));

@@ -1,0 +1,382 @@
+//! What a replica does for the sake of others that hold the same: tells and joins records, votes, confirms, forgets.
+//!
+//! *Invariant (R15):* evidence is forgotten only once every replica has durably seen the removed dot and does not hold it.
+//! *Invariant (R3, R13):* a value that was seen and is gone comes back by [`Replica::reinstate`] alone.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use quorate_causal::{Actor, Dot, DotSet, Record, Sibling};
+use quorate_protocol::{
+    BucketId, KeyRecord, Read, Refusal, Removal, Testify, Testimony, VnodeId, Vote,
+};
+use quorate_ring::{Partition, ReplicaSetId};
+use quorate_storage::{Batch, Family, Level, Storage, StorageError};
+
+use crate::keys;
+use crate::replica::{Due, Replica, decode, unreadable};
+use crate::trees::Shape;
+
+/// The most keys whose absence is remembered until it is judged. Others are found again by the next exchange.
+const LATE_MAX: usize = 1024;
+
+/// A key of which this replica was sent values that it had seen and does not hold.
+pub(crate) type Late = (VnodeId, BucketId, Bytes, BTreeSet<Dot>);
+
+impl<S: Storage, W> Replica<S, W> {
+    /// Refuses where what is stored is no answer: this replica has lost some of what it acknowledged. `strict` for reads that
+    /// count on it: then it must also have heard that it lost nothing.
+    pub(crate) fn answers_for(&mut self, read: &Read) -> Result<(), Refusal> {
+        let losses = self.lineage.losses();
+        let lacks = |what: &str| Err(Refusal::Corrupt(format!("this replica {what}")));
+        if losses > 0 {
+            let vnode = self.vnode_unchecked(read.vnode)?;
+            if !vnode.is_refilled(losses) {
+                return lacks("has lost state and is being refilled from the others");
+            }
+        }
+        if read.strict && !self.is_verified() {
+            return lacks("was just started, and has not heard yet whether it lost state");
+        }
+        if self.is_damaged(read.vnode, read.bucket, &read.key) {
+            return lacks("has a damaged record of this key, which is being repaired");
+        }
+        Ok(())
+    }
+
+    /// Whether what this replica lacks says anything: it is whole, as far as others remember it.
+    pub(crate) fn is_intact(&mut self, vnode: VnodeId) -> Result<bool, Refusal> {
+        let losses = self.lineage.losses();
+        Ok(self.is_verified() && self.vnode(vnode)?.is_refilled(losses))
+    }
+
+    /// Joins another replica's record, and returns this one's afterwards. The tree's entry is put right by the way.
+    pub(crate) fn reconcile(
+        &mut self,
+        vnode: VnodeId,
+        theirs: &KeyRecord,
+    ) -> Result<(Record, bool), Refusal> {
+        let record = self.load(vnode, theirs.bucket, &theirs.key)?;
+        let incoming = decode(&theirs.record)
+            .map_err(|e| Refusal::Malformed(format!("a record to reconcile: {e}")))?;
+        let before = record.clone();
+        let applied = self.apply(
+            vnode,
+            theirs.bucket,
+            &theirs.key,
+            record,
+            &incoming,
+            Level::Written,
+        )?;
+        self.right_leaf(vnode, theirs.bucket, &theirs.key, &applied.record)?;
+        let changed = applied.record != before;
+        Ok((applied.record, changed))
+    }
+
+    /// Puts a tree's entry right, should it not be the record's.
+    pub(crate) fn right_leaf(
+        &mut self,
+        vnode: VnodeId,
+        bucket: BucketId,
+        key: &[u8],
+        record: &Record,
+    ) -> Result<bool, Refusal> {
+        let stored = self.leaf_of(vnode, bucket, key)?;
+        let is = Shape::of(record).digest();
+        if stored == is {
+            return Ok(false);
+        }
+        let mut batch = Batch::new();
+        self.put_leaf(vnode, bucket, key, stored, is, &mut batch);
+        self.commit_numbered(batch, Level::Written);
+        Ok(true)
+    }
+
+    /// What this replica knows of some dots (rule R3).
+    pub(crate) fn testify(&mut self, asked: &Testify) -> Result<Testimony, Refusal> {
+        let intact = self.is_intact(asked.vnode)?;
+        let damaged = self.is_damaged(asked.vnode, asked.bucket, &asked.key);
+        if damaged {
+            return Ok(Testimony {
+                votes: vec![Vote::Abstain; asked.dots.len()],
+                record: Bytes::new(),
+            });
+        }
+        let record = self.load(asked.vnode, asked.bucket, &asked.key)?;
+        let own = self.vnode(asked.vnode)?.clock();
+        let vote = |(actor, counter): &(u128, u64)| {
+            let dot = Dot {
+                actor: Actor(*actor),
+                counter: *counter,
+            };
+            if record.live().iter().any(|s| s.span.dot == dot) {
+                match intact {
+                    true => Vote::Live,
+                    false => Vote::LiveUnsure,
+                }
+            } else if record.evidence().contains(dot) {
+                Vote::Removed
+            } else if intact && own.contains(dot) {
+                Vote::Lacks
+            } else {
+                Vote::Abstain
+            }
+        };
+        let votes: Vec<Vote> = asked.dots.iter().map(vote).collect();
+        let holds = votes.iter().any(|v| matches!(v, Vote::Live | Vote::LiveUnsure));
+        Ok(Testimony {
+            votes,
+            record: if holds { record.encode() } else { Bytes::new() },
+        })
+    }
+
+    /// Joins removals and says which of them are seen here and not live. To be told once [`Replica::sync`] is due.
+    pub(crate) fn confirm(
+        &mut self,
+        vnode: VnodeId,
+        removals: &[Removal],
+    ) -> Result<Vec<Bytes>, Refusal> {
+        if !self.is_intact(vnode)? {
+            return Err(Refusal::Corrupt(
+                "this replica has lost state, or has not heard yet whether it did".to_owned(),
+            ));
+        }
+        let mut confirmed = Vec::with_capacity(removals.len());
+        for removal in removals {
+            let removed = removed(removal)?;
+            if self.is_damaged(vnode, removal.bucket, &removal.key) {
+                confirmed.push(DotSet::new().encode());
+                continue;
+            }
+            let record = self.load(vnode, removal.bucket, &removal.key)?;
+            let incoming = Record::from_parts(Vec::new(), removed.clone());
+            let applied = self.apply(
+                vnode,
+                removal.bucket,
+                &removal.key,
+                record,
+                &incoming,
+                Level::Written,
+            )?;
+            let seen = self.vnode(vnode)?.seen();
+            confirmed.push(applied.record.confirmed(&removed, seen).encode());
+        }
+        Ok(confirmed)
+    }
+
+    /// Forgets evidence that every replica has confirmed. Returns of how many keys there was any.
+    pub(crate) fn forget(&mut self, vnode: VnodeId, removals: &[Removal]) -> Result<u64, Refusal> {
+        let (mut batch, mut touched, mut forgotten) = (Batch::new(), Vec::new(), 0);
+        for removal in removals {
+            // What it has not seen would come back: it may have lost what it confirmed.
+            let removed = removed(removal)?.intersection(self.vnode(vnode)?.seen());
+            let mut record = self.load(vnode, removal.bucket, &removal.key)?;
+            let before = Shape::of(&record);
+            if record.forget(&removed) {
+                self.put_record(vnode, removal.bucket, &removal.key, before, &record, &mut batch);
+                touched.push(keys::record(vnode, removal.bucket, &removal.key).into());
+                forgotten += 1;
+            }
+        }
+        if !batch.is_empty() {
+            self.commit_numbered(batch, Level::Written);
+            for at in touched {
+                self.note_unwritten(at);
+            }
+        }
+        Ok(forgotten)
+    }
+
+    /// From here on a removal of anything at this key makes void what is being asked about it (rule R13).
+    pub(crate) fn begin_pull(&mut self, vnode: VnodeId, bucket: BucketId, key: &[u8]) {
+        self.pulls
+            .insert(keys::record(vnode, bucket, key).into(), false);
+    }
+
+    /// A removal came for the record at this place.
+    pub(crate) fn removal_came(&mut self, at: &Bytes) {
+        if let Some(dirty) = self.pulls.get_mut(at) {
+            *dirty = true;
+        }
+    }
+
+    /// It was asked. Says whether no removal came since.
+    pub(crate) fn end_pull(&mut self, vnode: VnodeId, bucket: BucketId, key: &[u8]) -> bool {
+        let at = keys::record(vnode, bucket, key);
+        self.pulls.remove(at.as_slice()) == Some(false)
+    }
+
+    /// Gives values back that this replica has lost and that were found to be alive.
+    pub(crate) fn reinstate(
+        &mut self,
+        vnode: VnodeId,
+        bucket: BucketId,
+        key: &Bytes,
+        values: &[Sibling],
+    ) -> Result<bool, Refusal> {
+        self.has_room()?;
+        let mut record = self.load(vnode, bucket, key)?;
+        let before = Shape::of(&record);
+        let taken: Vec<&Sibling> = values.iter().filter(|s| record.reinstate(s)).collect();
+        if taken.is_empty() {
+            return Ok(false);
+        }
+        let mut batch = Batch::new();
+        self.put_record(vnode, bucket, key, before, &record, &mut batch);
+        let dots = taken.iter().map(|s| s.span.dot);
+        self.vnode(vnode)?.hold(dots, &mut batch);
+        self.commit_numbered(batch, Level::Written);
+        self.note_unwritten(keys::record(vnode, bucket, key).into());
+        Ok(true)
+    }
+
+    /// Replaces a damaged record by what the others hold together.
+    pub(crate) fn replace(
+        &mut self,
+        vnode: VnodeId,
+        bucket: BucketId,
+        key: &Bytes,
+        record: &Record,
+    ) -> Result<(), Refusal> {
+        self.has_room()?;
+        let stored = self.leaf_of(vnode, bucket, key)?;
+        let mut batch = Batch::new();
+        self.put_record(vnode, bucket, key, Shape::unknown(), record, &mut batch);
+        self.put_leaf(vnode, bucket, key, stored, Shape::of(record).digest(), &mut batch);
+        let dots = record.live().iter().map(|s| s.span.dot);
+        self.vnode(vnode)?.hold(dots, &mut batch);
+        self.mended(vnode, bucket, key, &mut batch);
+        self.commit_numbered(batch, Level::Written);
+        self.note_unwritten(keys::record(vnode, bucket, key).into());
+        Ok(())
+    }
+
+    /// Takes note of values that were kept out, for them to be judged.
+    pub(crate) fn note_late(&mut self, vnode: VnodeId, bucket: BucketId, key: &[u8], dots: &[Dot]) {
+        if dots.is_empty() || self.late.len() >= LATE_MAX {
+            return;
+        }
+        let at = (vnode, bucket, Bytes::copy_from_slice(key));
+        self.late.entry(at).or_default().extend(dots);
+    }
+
+    /// The next key whose absence is to be judged.
+    pub(crate) fn take_late(&mut self) -> Option<Late> {
+        let ((vnode, bucket, key), dots) = self.late.pop_first()?;
+        Some((vnode, bucket, key, dots))
+    }
+
+    /// The vnodes that have evidence to collect: one seek each.
+    pub(crate) fn load_pending(&mut self) -> Result<(), StorageError> {
+        let mut from = Some(Vec::new());
+        while let Some(at) = from.take() {
+            let mut found = None;
+            self.storage.visit(Family::Evidence, &at, None, &mut |row, _| {
+                found = Some(Bytes::copy_from_slice(row));
+                ControlFlow::Break(())
+            })?;
+            let Some(row) = found else { break };
+            let Some(vnode) = vnode_of(&row) else {
+                return Err(StorageError::Corrupt {
+                    family: Family::Evidence,
+                    key: row,
+                    reason: "not a mark of evidence".to_owned(),
+                });
+            };
+            self.pending.insert(vnode);
+            from = keys::end_of(&keys::vnode_prefix(vnode));
+        }
+        Ok(())
+    }
+
+    /// The next evidence of a vnode from a row on, of at most `count` keys; and where to go on, if there is more.
+    pub(crate) fn evidence_of(
+        &mut self,
+        vnode: VnodeId,
+        from: Option<Vec<u8>>,
+        count: usize,
+    ) -> Result<(Vec<Removal>, Option<Vec<u8>>), Refusal> {
+        let prefix = keys::vnode_prefix(vnode);
+        let end = keys::end_of(&prefix);
+        let from = from.unwrap_or(prefix);
+        let rows = self
+            .storage
+            .scan(Family::Evidence, &from, end.as_deref(), count)
+            .map_err(|e| unreadable(&e))?;
+        let next = (rows.len() == count)
+            .then(|| rows.last().map(|(row, _)| [&row[..], &[0]].concat()))
+            .flatten();
+        let mut removals = Vec::with_capacity(rows.len());
+        for (row, _) in &rows {
+            let Some((bucket, key)) = keys::of_evidence(row) else {
+                continue;
+            };
+            if self.is_damaged(vnode, bucket, key) {
+                continue;
+            }
+            let record = self.load(vnode, bucket, key)?;
+            if record.evidence().is_empty() {
+                // The mark outlived what it marks.
+                let mut batch = Batch::new();
+                batch.delete(Family::Evidence, row.clone());
+                self.commit_numbered(batch, Level::Written);
+                continue;
+            }
+            removals.push(Removal {
+                bucket,
+                key: Bytes::copy_from_slice(key),
+                dots: record.evidence().encode(),
+            });
+        }
+        Ok((removals, next))
+    }
+
+    /// Adopts what another replica had seen (see [`crate::vnode::Vnode::adopt`]), and counts the exchange for a refill. Returns
+    /// whether the vnode is refilled by it.
+    pub(crate) fn exchanged(
+        &mut self,
+        vnode: VnodeId,
+        with: quorate_ring::NodeId,
+        theirs: Option<&DotSet>,
+        (loss, needed): (u64, usize),
+    ) -> Result<bool, Refusal> {
+        let mut batch = Batch::new();
+        let state = self.vnode(vnode)?;
+        if let Some(theirs) = theirs {
+            state.adopt(theirs, &mut batch);
+        }
+        let refilled = state.refill_from(with, loss, needed, &mut batch);
+        if !batch.is_empty() {
+            self.commit_numbered(batch, Level::Written);
+        }
+        Ok(refilled)
+    }
+
+    /// State was lost: nothing that was exchanged before counts.
+    pub(crate) fn lost(&mut self) {
+        for vnode in self.vnodes.values_mut() {
+            vnode.lost();
+        }
+    }
+
+    /// Everything this replica has committed is on disk.
+    pub(crate) fn all_synced(&mut self) -> Result<Due, Refusal> {
+        self.sync()
+    }
+}
+
+/// The dots of a removal that was sent.
+fn removed(removal: &Removal) -> Result<DotSet, Refusal> {
+    DotSet::decode(&removal.dots)
+        .map_err(|e| Refusal::Malformed(format!("a removal to confirm or forget: {e}")))
+}
+
+fn vnode_of(row: &[u8]) -> Option<VnodeId> {
+    let (partition, rest) = row.split_first_chunk()?;
+    let (set, _) = rest.split_first_chunk()?;
+    Some(VnodeId {
+        partition: Partition(u16::from_be_bytes(*partition)),
+        set: ReplicaSetId(u64::from_be_bytes(*set)),
+    })
+}
