@@ -55,6 +55,7 @@ fn messages() -> Vec<(&'static str, Message)> {
         bucket: BucketId::new("carts", 0),
         key: key.into(),
         digest_only: true,
+        strict: false,
         hinted: false,
     };
     let found = Answer::Found {

@@ -365,9 +365,10 @@ impl<S: Storage> Node<S> {
             vnode: target.vnode,
             bucket: BucketId::new(bucket, generation),
             digest_only: false,
+            strict: false,
             hinted: false,
         };
-        match self.replica.read(&read) {
+        match self.replica.stored(&read) {
             ReplicaReply::Record(record) if !record.is_empty() => Some(record),
             _ => None,
         }

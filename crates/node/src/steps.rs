@@ -88,6 +88,7 @@ impl<S: Storage> Node<S> {
                 bucket: target.id,
                 key: target.key_bytes(),
                 digest_only: ask.digest_only,
+                strict,
                 hinted: ask.in_place_of.is_some(),
             };
             let request = ReplicaRequest::Read(read);

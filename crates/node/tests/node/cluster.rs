@@ -450,6 +450,7 @@ impl Cluster {
             bucket: BucketId::new(BUCKET, 0),
             key: Bytes::copy_from_slice(key.as_bytes()),
             digest_only,
+            strict: false,
             hinted: false,
         };
         Message::Replica(RequestId(id), self.header(), ReplicaRequest::Read(read))

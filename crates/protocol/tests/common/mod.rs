@@ -398,12 +398,13 @@ fn replica_request() -> BoxedStrategy<ReplicaRequest> {
             }
         ),
         (target(), any::<(bool, bool)>()).prop_map(
-            |((vnode, bucket, key), (digest_only, hinted))| {
+            |((vnode, bucket, key), (digest_only, strict, hinted))| {
                 ReplicaRequest::Read(Read {
                     vnode,
                     bucket,
                     key,
                     digest_only,
+                    strict,
                     hinted,
                 })
             }
@@ -856,6 +857,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
                 bucket,
                 key,
                 digest_only: true,
+                strict: false,
                 hinted: true,
             }),
         ),

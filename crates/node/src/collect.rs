@@ -1,0 +1,221 @@
+//! Collecting evidence in two phases (rules R5, R15): every replica confirms that it durably has a removal, then every replica
+//! forgets it. Many keys at a time, and no time says that anything is safe.
+//!
+//! The first primary of a partition collects soon, the others much later, should some evidence be theirs alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use quorate_causal::DotSet;
+use quorate_protocol::{Removal, Removals, Upkeep, UpkeepReply, VnodeId};
+use quorate_ring::NodeId;
+use quorate_storage::Storage;
+
+use crate::api::{Event, Output};
+use crate::node::Node;
+use crate::time::Time;
+use crate::upkeep::Purpose;
+
+/// The most keys of one round.
+const KEYS_AT_ONCE: usize = 128;
+/// How much longer the others wait than the first.
+const LATER: u32 = 20;
+
+/// A round under way.
+#[derive(Debug)]
+struct Round {
+    vnode: VnodeId,
+    removals: Vec<Removal>,
+    /// Where the next round goes on.
+    next: Option<Vec<u8>>,
+    awaited: BTreeSet<NodeId>,
+    /// What everybody who has answered confirms, by key; `None` before anybody has.
+    confirmed: Option<Vec<DotSet>>,
+    forgetting: bool,
+}
+
+/// What is under way and what comes next.
+#[derive(Debug, Default)]
+pub(crate) struct Collecting {
+    round: Option<Round>,
+    /// When each vnode with evidence has its turn, and where it goes on.
+    turns: BTreeMap<VnodeId, (Time, Option<Vec<u8>>)>,
+    /// When the budget allows the next round.
+    next: Time,
+}
+
+impl<S: Storage> Node<S> {
+    pub(crate) fn collect_at(&self) -> Option<Time> {
+        let collecting = &self.upkeep.collecting;
+        if collecting.round.is_some() {
+            return None;
+        }
+        let is_new = |vnode: &&VnodeId| !collecting.turns.contains_key(vnode);
+        if self.replica.pending.iter().any(|vnode| is_new(&vnode)) {
+            return Some(Time::default());
+        }
+        let first = collecting.turns.values().map(|(at, _)| *at).min();
+        first.map(|at| at.max(collecting.next))
+    }
+
+    /// How long a vnode's evidence waits for its turn.
+    fn collect_pause(&self, vnode: VnodeId) -> Duration {
+        let is_first = self.primaries(vnode).first() == Some(&self.config.me);
+        self.config.limits.collect_after * if is_first { 1 } else { LATER }
+    }
+
+    /// Begins the next round, if it is time.
+    pub(crate) fn on_collect(&mut self, now: Time, out: &mut Vec<Output>) {
+        if self.upkeep.collecting.round.is_some() {
+            return;
+        }
+        let pending = self.replica.pending.iter().copied();
+        let new: Vec<VnodeId> = pending
+            .filter(|vnode| !self.upkeep.collecting.turns.contains_key(vnode))
+            .collect();
+        for vnode in new {
+            let at = now.after(self.collect_pause(vnode));
+            self.upkeep.collecting.turns.insert(vnode, (at, None));
+        }
+        if now < self.upkeep.collecting.next {
+            return;
+        }
+        let turns = self.upkeep.collecting.turns.iter();
+        let due = turns.filter(|(_, (at, _))| *at <= now).map(|(v, (at, _))| (*at, *v));
+        let Some((_, vnode)) = due.min() else {
+            return;
+        };
+        let again = now.after(self.collect_pause(vnode));
+        let primaries = self.primaries(vnode);
+        let (_, from) = self.upkeep.collecting.turns[&vnode].clone();
+        let turn = |at| (at, from.clone());
+        if !self.is_seat(vnode) || !primaries.iter().all(|n| self.is_up(*n)) {
+            self.upkeep.collecting.turns.insert(vnode, turn(again));
+            return;
+        }
+        let began_anew = from.is_none();
+        let Ok((removals, next)) = self.replica.evidence_of(vnode, from.clone(), KEYS_AT_ONCE)
+        else {
+            self.upkeep.collecting.turns.insert(vnode, turn(again));
+            return;
+        };
+        if removals.is_empty() && next.is_none() {
+            if began_anew {
+                self.replica.pending.remove(&vnode);
+                self.upkeep.collecting.turns.remove(&vnode);
+            } else {
+                self.upkeep.collecting.turns.insert(vnode, (again, None));
+            }
+            return;
+        }
+        let (set, all) = (vnode.set, removals);
+        let mut removals = Vec::with_capacity(all.len());
+        for removal in all {
+            if matches!(self.may_touch(removal.bucket, set), Ok(true)) {
+                removals.push(removal);
+            }
+        }
+        let asked = Removals {
+            vnode,
+            keys: removals.clone(),
+        };
+        self.upkeep.collecting.round = Some(Round {
+            vnode,
+            removals,
+            next,
+            awaited: primaries.iter().copied().collect(),
+            confirmed: None,
+            forgetting: false,
+        });
+        for node in primaries {
+            let asked = Upkeep::Confirm(asked.clone());
+            self.ask_upkeep(now, node, asked, Purpose::Collect, out);
+        }
+    }
+
+    /// A replica has confirmed, or forgotten, or will not.
+    pub(crate) fn on_collected(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        reply: Option<UpkeepReply>,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(mut round) = self.upkeep.collecting.round.take() else {
+            return;
+        };
+        round.awaited.remove(&from);
+        match reply {
+            Some(UpkeepReply::Confirmed(sets))
+                if !round.forgetting && sets.len() == round.removals.len() =>
+            {
+                let sets: Result<Vec<DotSet>, _> =
+                    sets.iter().map(|set| DotSet::decode(set)).collect();
+                let Ok(sets) = sets else {
+                    return self.end_round(now, &round, false, out);
+                };
+                round.confirmed = Some(match round.confirmed.take() {
+                    None => sets,
+                    Some(before) => {
+                        let both = before.iter().zip(&sets);
+                        both.map(|(a, b)| a.intersection(b)).collect()
+                    }
+                });
+            }
+            Some(UpkeepReply::Forgotten) if round.forgetting => {}
+            // Whoever does not forget now is told again when it is collected anew: it has confirmed, and so has everybody.
+            _ if round.forgetting => {}
+            _ => return self.end_round(now, &round, false, out),
+        }
+        if !round.awaited.is_empty() {
+            self.upkeep.collecting.round = Some(round);
+            return;
+        }
+        if round.forgetting {
+            return self.end_round(now, &round, true, out);
+        }
+        let confirmed = round.confirmed.take().unwrap_or_default();
+        let keys: Vec<Removal> = round
+            .removals
+            .iter()
+            .zip(confirmed)
+            .filter(|(_, dots)| !dots.is_empty())
+            .map(|(removal, dots)| Removal {
+                dots: dots.encode(),
+                ..removal.clone()
+            })
+            .collect();
+        if keys.is_empty() {
+            return self.end_round(now, &round, false, out);
+        }
+        out.push(Output::Event(Event::Collected));
+        let asked = Removals {
+            vnode: round.vnode,
+            keys,
+        };
+        let primaries = self.primaries(round.vnode);
+        round.awaited = primaries.iter().copied().collect();
+        round.forgetting = true;
+        self.upkeep.collecting.round = Some(round);
+        for node in primaries {
+            let asked = Upkeep::Forget(asked.clone());
+            self.ask_upkeep(now, node, asked, Purpose::Collect, out);
+        }
+    }
+
+    fn end_round(&mut self, now: Time, round: &Round, done: bool, out: &mut Vec<Output>) {
+        self.forget_asked(&Purpose::Collect);
+        if !done {
+            out.push(Output::Event(Event::CollectBroken));
+        }
+        let rate = self.config.limits.collect_keys_per_second.max(1);
+        let took = Duration::from_micros(round.removals.len() as u64 * 1_000_000 / rate);
+        self.upkeep.collecting.next = now.after(took);
+        let again = match (&round.next, done) {
+            (Some(_), true) => now,
+            _ => now.after(self.collect_pause(round.vnode)),
+        };
+        let turn = (again, round.next.clone());
+        self.upkeep.collecting.turns.insert(round.vnode, turn);
+    }
+}

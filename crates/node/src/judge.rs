@@ -1,0 +1,378 @@
+//! What was seen, is gone without explanation, and is alive elsewhere: removed and its evidence forgotten, or lost? (Rule R3.) And keys
+//! whose record is damaged, which are made good from what the others hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_causal::{Dot, DotSet, Record};
+use quorate_protocol::{
+    BucketId, KeyRecord, Merge, Reconcile, ReplicaRequest, Testify, Testimony, Upkeep, UpkeepReply,
+    VnodeId, Vote,
+};
+use quorate_ring::NodeId;
+use quorate_storage::{Batch, Storage};
+
+use crate::api::{Event, Output};
+use crate::node::{Local, Node};
+use crate::replica::decode;
+use crate::time::Time;
+use crate::upkeep::Purpose;
+
+/// One key of one vnode.
+pub(crate) type KeyAt = (VnodeId, BucketId, Bytes);
+
+/// The most keys that are judged, or made good, at one time.
+const AT_ONCE: usize = 32;
+/// The pause before what could not be made good is tried again.
+const MEND_EVERY: Duration = Duration::from_millis(500);
+
+/// The hearing about one key.
+#[derive(Debug)]
+struct Hearing {
+    dots: Vec<Dot>,
+    awaited: BTreeSet<NodeId>,
+    told: BTreeMap<NodeId, Testimony>,
+}
+
+/// What the others hold of a damaged key.
+#[derive(Debug, Default)]
+struct Mending {
+    awaited: BTreeSet<NodeId>,
+    heard: usize,
+    record: Record,
+}
+
+/// What is under way.
+#[derive(Debug, Default)]
+pub(crate) struct Judging {
+    hearings: BTreeMap<KeyAt, Hearing>,
+    mending: BTreeMap<KeyAt, Mending>,
+    mend_at: Time,
+}
+
+/// What becomes of a dot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Verdict {
+    /// It was removed.
+    Remove,
+    /// It lives, and whoever lacks it has lost it.
+    Keep,
+    /// Not enough were heard.
+    Undecided,
+}
+
+/// What the votes of all `n` primaries say of a dot; `None` for one that was not heard.
+fn verdict(votes: &[Option<Vote>]) -> Verdict {
+    let count = |vote: Vote| votes.iter().filter(|v| **v == Some(vote)).count();
+    let unheard = votes.iter().filter(|v| v.is_none()).count();
+    let (live, unsure, lacks) = (
+        count(Vote::Live),
+        count(Vote::LiveUnsure),
+        count(Vote::Lacks),
+    );
+    let majority = votes.len() / 2 + 1;
+    if count(Vote::Removed) > 0 {
+        Verdict::Remove
+    } else if live > 0 {
+        match () {
+            () if lacks >= majority => Verdict::Remove,
+            () if lacks + unheard >= majority => Verdict::Undecided,
+            () => Verdict::Keep,
+        }
+    } else if unheard > 0 {
+        Verdict::Undecided
+    } else if lacks > 0 {
+        Verdict::Remove
+    } else if unsure > 0 {
+        Verdict::Keep
+    } else {
+        Verdict::Undecided
+    }
+}
+
+impl<S: Storage> Node<S> {
+    pub(crate) fn judge_at(&self) -> Option<Time> {
+        let judging = &self.upkeep.judging;
+        let late = !self.replica.late.is_empty() && judging.hearings.len() < AT_ONCE;
+        let late = late.then_some(Time::default());
+        let damaged = self.replica.damaged.len() > judging.mending.len();
+        late.into_iter()
+            .chain(damaged.then_some(judging.mend_at))
+            .min()
+    }
+
+    /// Begins hearings.
+    pub(crate) fn on_judge(&mut self, now: Time, out: &mut Vec<Output>) {
+        while self.upkeep.judging.hearings.len() < AT_ONCE {
+            let Some((vnode, bucket, key, dots)) = self.replica.take_late() else {
+                break;
+            };
+            let at = (vnode, bucket, key.clone());
+            if !self.is_seat(vnode) || self.upkeep.judging.hearings.contains_key(&at) {
+                continue;
+            }
+            let dots: Vec<Dot> = dots.into_iter().collect();
+            self.replica.begin_pull(vnode, bucket, &key);
+            let named = dots.iter().map(|dot| (dot.actor.0, dot.counter)).collect();
+            let asked = Testify {
+                vnode,
+                bucket,
+                key,
+                dots: named,
+            };
+            let primaries = self.primaries(vnode);
+            let awaited = primaries.into_iter().filter(|n| self.is_up(*n)).collect();
+            let hearing = Hearing {
+                dots,
+                awaited,
+                told: BTreeMap::new(),
+            };
+            let nodes = hearing.awaited.clone();
+            self.upkeep.judging.hearings.insert(at.clone(), hearing);
+            out.push(Output::Event(Event::AbsenceJudged));
+            for node in nodes {
+                let asked = Upkeep::Testify(asked.clone());
+                self.ask_upkeep(now, node, asked, Purpose::Judge(at.clone()), out);
+            }
+        }
+        self.mend_some(now, out);
+    }
+
+    /// A primary has testified, or will not.
+    pub(crate) fn on_testimony(
+        &mut self,
+        now: Time,
+        at: KeyAt,
+        from: NodeId,
+        reply: Option<UpkeepReply>,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(hearing) = self.upkeep.judging.hearings.get_mut(&at) else {
+            return;
+        };
+        hearing.awaited.remove(&from);
+        if let Some(UpkeepReply::Testimony(testimony)) = reply
+            && testimony.votes.len() == hearing.dots.len()
+        {
+            hearing.told.insert(from, testimony);
+        }
+        if hearing.awaited.is_empty()
+            && let Some(hearing) = self.upkeep.judging.hearings.remove(&at)
+        {
+            self.decide(now, &at, &hearing, out);
+        }
+    }
+
+    fn decide(&mut self, _now: Time, at: &KeyAt, hearing: &Hearing, out: &mut Vec<Output>) {
+        let (vnode, bucket, key) = at;
+        let primaries = self.primaries(*vnode);
+        let undisturbed = self.replica.end_pull(*vnode, *bucket, key);
+        let (mut removed, mut kept) = (DotSet::new(), DotSet::new());
+        for (i, dot) in hearing.dots.iter().enumerate() {
+            let votes: Vec<Option<Vote>> = primaries
+                .iter()
+                .map(|node| hearing.told.get(node).map(|t| t.votes[i]))
+                .collect();
+            match verdict(&votes) {
+                Verdict::Remove => {
+                    removed.insert(*dot);
+                }
+                Verdict::Keep => {
+                    kept.insert(*dot);
+                }
+                Verdict::Undecided => out.push(Output::Event(Event::AbsenceUndecided)),
+            }
+        }
+        if !removed.is_empty() {
+            out.push(Output::Event(Event::AbsenceUpheld));
+            let evidence = Record::from_parts(Vec::new(), removed).encode();
+            let holds = |vote: &Vote| matches!(vote, Vote::Live | Vote::LiveUnsure);
+            let holders = hearing.told.iter();
+            let holders = holders.filter(|(_, t)| t.votes.iter().any(holds));
+            let holders: Vec<NodeId> = holders.map(|(node, _)| *node).collect();
+            for node in holders {
+                let merge = ReplicaRequest::Merge(Merge {
+                    vnode: *vnode,
+                    bucket: *bucket,
+                    key: key.clone(),
+                    record: evidence.clone(),
+                    durable: false,
+                    hint_for: None,
+                });
+                let id = self.fresh_id();
+                if node == self.config.me {
+                    self.local.push_back(Local::Ask(id, merge));
+                } else {
+                    let header = self.upkeep_header();
+                    let message = quorate_protocol::Message::Replica(id, header, merge);
+                    out.push(Output::Send(node, message));
+                }
+            }
+        }
+        if kept.is_empty() || !undisturbed {
+            return;
+        }
+        let mut values = BTreeMap::new();
+        for testimony in hearing.told.values() {
+            let Ok(record) = decode(&testimony.record) else {
+                continue;
+            };
+            for sibling in record.live() {
+                if kept.contains(sibling.span.dot) {
+                    values.insert(sibling.span.dot, sibling.clone());
+                }
+            }
+        }
+        let values: Vec<_> = values.into_values().collect();
+        if let Ok(true) = self.replica.reinstate(*vnode, *bucket, key, &values) {
+            out.push(Output::Event(Event::Reinstated));
+        }
+    }
+
+    pub(crate) fn upkeep_header(&self) -> quorate_protocol::Header {
+        quorate_protocol::Header {
+            layout_version: self.layout_version,
+            ..quorate_protocol::Header::default()
+        }
+    }
+
+    /// Asks for what others hold of damaged keys.
+    fn mend_some(&mut self, now: Time, out: &mut Vec<Output>) {
+        let judging = &mut self.upkeep.judging;
+        if judging.mend_at > now || self.replica.damaged.len() <= judging.mending.len() {
+            return;
+        }
+        judging.mend_at = now.after(MEND_EVERY);
+        let room = AT_ONCE.saturating_sub(judging.mending.len());
+        let damaged = self.replica.damaged.iter();
+        let damaged = damaged.filter(|at| !judging.mending.contains_key(*at));
+        let damaged: Vec<KeyAt> = damaged.take(room).cloned().collect();
+        for at in damaged {
+            let (vnode, bucket, key) = &at;
+            if !matches!(self.may_touch(*bucket, vnode.set), Ok(true)) {
+                let mut batch = Batch::new();
+                self.replica.mended(*vnode, *bucket, key, &mut batch);
+                let _ = self.replica.commit(batch);
+                continue;
+            }
+            let others = self.primaries(*vnode);
+            let me = self.config.me;
+            let others: BTreeSet<NodeId> = others
+                .into_iter()
+                .filter(|n| *n != me && self.is_up(*n))
+                .collect();
+            if others.len() < self.needed_to_mend(*vnode) {
+                continue;
+            }
+            let mending = Mending {
+                awaited: others.clone(),
+                ..Mending::default()
+            };
+            self.upkeep.judging.mending.insert(at.clone(), mending);
+            for node in others {
+                let nothing = KeyRecord {
+                    bucket: *bucket,
+                    key: key.clone(),
+                    record: Bytes::new(),
+                };
+                let asked = Upkeep::Reconcile(Reconcile {
+                    vnode: *vnode,
+                    records: vec![nothing],
+                });
+                self.ask_upkeep(now, node, asked, Purpose::Mend(at.clone()), out);
+            }
+        }
+    }
+
+    /// How many others must tell: one of those that took part in any write by a majority is among them.
+    fn needed_to_mend(&self, vnode: VnodeId) -> usize {
+        let n = self.primaries(vnode).len();
+        (n - n / 2).min(n.saturating_sub(1))
+    }
+
+    /// Another replica has told what it holds of a damaged key, or will not.
+    pub(crate) fn on_mend(
+        &mut self,
+        _now: Time,
+        at: KeyAt,
+        from: NodeId,
+        reply: Option<UpkeepReply>,
+        out: &mut Vec<Output>,
+    ) {
+        let needed = self.needed_to_mend(at.0);
+        let Some(mending) = self.upkeep.judging.mending.get_mut(&at) else {
+            return;
+        };
+        mending.awaited.remove(&from);
+        if let Some(UpkeepReply::Records(records)) = reply
+            && let [record] = &records[..]
+            && let Ok(record) = decode(record)
+        {
+            mending.record.merge(&record);
+            mending.heard += 1;
+        }
+        if !mending.awaited.is_empty() {
+            return;
+        }
+        let Some(mending) = self.upkeep.judging.mending.remove(&at) else {
+            return;
+        };
+        let (vnode, bucket, key) = &at;
+        if mending.heard >= needed
+            && self
+                .replica
+                .replace(*vnode, *bucket, key, &mending.record)
+                .is_ok()
+        {
+            out.push(Output::Event(Event::DamageMended));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_judged_by_those_who_would_know() {
+        use Vote::{Abstain, Lacks, Live, LiveUnsure, Removed};
+        let judged = |votes: &[Option<Vote>]| verdict(votes);
+        // Evidence anywhere.
+        assert_eq!(
+            judged(&[Some(Live), Some(Live), Some(Removed)]),
+            Verdict::Remove
+        );
+        // One has lost it, or one did not hear of the removal that the others have forgotten.
+        assert_eq!(
+            judged(&[Some(Live), Some(Live), Some(Lacks)]),
+            Verdict::Keep
+        );
+        assert_eq!(
+            judged(&[Some(Live), Some(Lacks), Some(Lacks)]),
+            Verdict::Remove
+        );
+        // A newcomer's not having it says nothing.
+        assert_eq!(
+            judged(&[Some(Live), Some(Lacks), Some(Abstain)]),
+            Verdict::Keep
+        );
+        assert_eq!(judged(&[Some(Live), Some(Lacks), None]), Verdict::Undecided);
+        assert_eq!(judged(&[Some(Live), Some(Abstain), None]), Verdict::Keep);
+        // Nobody who holds it is sure.
+        assert_eq!(
+            judged(&[Some(LiveUnsure), Some(Lacks), Some(Abstain)]),
+            Verdict::Remove
+        );
+        assert_eq!(
+            judged(&[Some(LiveUnsure), Some(Lacks), None]),
+            Verdict::Undecided
+        );
+        assert_eq!(
+            judged(&[Some(LiveUnsure), Some(Abstain), Some(Abstain)]),
+            Verdict::Keep
+        );
+        // Ties keep.
+        assert_eq!(judged(&[Some(Live), Some(Lacks)]), Verdict::Keep);
+    }
+}
