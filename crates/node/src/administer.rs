@@ -167,7 +167,7 @@ impl<S: Storage> Node<S> {
         }
     }
 
-    fn up_peers(&self) -> Vec<NodeId> {
+    pub(crate) fn up_peers(&self) -> Vec<NodeId> {
         let up = self.peers.iter().filter(|(_, peer)| peer.up);
         up.map(|(node, _)| *node).collect()
     }

@@ -115,6 +115,38 @@ pub enum Event {
     FallbackCoordinated,
     /// A read asked a fallback for what it keeps.
     FallbackRead,
+    /// An exchange with another replica came to its end.
+    Exchanged,
+    /// An exchange was broken off, and is made again later.
+    ExchangeBroken,
+    /// An exchange joined two different records of a key.
+    KeyReconciled,
+    /// This node found that it has lost state that it had acknowledged.
+    LossFound,
+    /// A vnode that had lost state has got all of it back from the others.
+    Refilled,
+    /// A value that was seen here, is gone, and came again: the primaries are heard about it.
+    AbsenceJudged,
+    /// It was found to be removed.
+    AbsenceUpheld,
+    /// It was found to be alive, and given back.
+    Reinstated,
+    /// Not enough primaries were heard.
+    AbsenceUndecided,
+    /// A record was found damaged or missing.
+    DamageFound,
+    /// Such a record was made good.
+    DamageMended,
+    /// A tree was compared with its records.
+    TreeVerified,
+    /// All replicas confirmed removals of some keys, and are told to forget them.
+    Collected,
+    /// A round of collecting was broken off, or nothing could be confirmed.
+    CollectBroken,
+    /// The evidence of a key was forgotten.
+    Forgotten,
+    /// A replica of a read was asked again, as another lacked what it had shown.
+    AskedAgain,
     /// A value was refused because this node's disk is nearly full: a put of a client, or a copy from another coordinator.
     DiskFull,
 }

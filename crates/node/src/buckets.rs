@@ -202,6 +202,11 @@ impl Buckets {
         self.placements.get(&set)
     }
 
+    /// The seats for every replica set in use.
+    pub(crate) fn placements(&self) -> impl Iterator<Item = &Arc<Placement>> {
+        self.placements.values()
+    }
+
     /// Names the table's content: equal for equal tables.
     pub(crate) fn digest(&self) -> u128 {
         self.digest

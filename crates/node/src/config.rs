@@ -23,6 +23,11 @@ pub struct Config {
     pub limits: Limits,
     /// The layout as JSON, for those who ask for it.
     pub layout_json: Bytes,
+    /// Whether this node does upkeep: tells others how far it is, exchanges with them, collects evidence. Without, it is for tests of other
+    /// things.
+    pub upkeep: bool,
+    /// Whether what this node acknowledged last may be lost: it acknowledges before a sync, and the machine went down.
+    pub unclean: bool,
 }
 
 /// The properties of a bucket that nobody created.
@@ -99,6 +104,14 @@ pub struct Limits {
     pub hint_writes_max: usize,
     /// How many bytes of hints this node hands over in a second, to all their owners together.
     pub handoff_bytes_per_second: u64,
+    /// In what time this node exchanges once with every other replica of each of its vnodes.
+    pub exchange_cycle: Duration,
+    /// In what time it compares each of its trees with the records themselves.
+    pub verify_cycle: Duration,
+    /// How long evidence waits before it is collected: long enough that most writes have come everywhere.
+    pub collect_after: Duration,
+    /// The evidence of how many keys this node collects in a second.
+    pub collect_keys_per_second: u64,
 }
 
 impl Default for Limits {
@@ -119,6 +132,10 @@ impl Default for Limits {
             hint_bytes_max: 256 * 1024 * 1024,
             hint_writes_max: 1024,
             handoff_bytes_per_second: 10 * 1024 * 1024,
+            exchange_cycle: Duration::from_secs(30),
+            verify_cycle: Duration::from_secs(6 * 3600),
+            collect_after: Duration::from_secs(1),
+            collect_keys_per_second: 4096,
         }
     }
 }

@@ -15,7 +15,7 @@ use quorate_ring::{Partition, ReplicaSetId};
 use quorate_storage::{Batch, Family, Level, Storage, StorageError};
 
 use crate::keys;
-use crate::replica::{Due, Replica, decode, unreadable};
+use crate::replica::{Replica, decode, unreadable};
 use crate::trees::Shape;
 
 /// The most keys whose absence is remembered until it is judged. Others are found again by the next exchange.
@@ -360,9 +360,13 @@ impl<S: Storage, W> Replica<S, W> {
         }
     }
 
-    /// Everything this replica has committed is on disk.
-    pub(crate) fn all_synced(&mut self) -> Result<Due, Refusal> {
-        self.sync()
+    /// What was acknowledged last may be lost, whatever others remember.
+    pub(crate) fn lost_some(&mut self) {
+        let mut batch = Batch::new();
+        let number = self.lineage.hello().number;
+        self.lineage.lose(number, &mut batch);
+        let committed = self.commit(batch);
+        debug_assert!(committed.is_ok(), "nothing has failed before the first commit");
     }
 }
 

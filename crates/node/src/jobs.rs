@@ -7,8 +7,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use quorate_protocol::{Refusal, ReplicaReply, RequestId};
-use quorate_ring::NodeId;
+use quorate_protocol::{Refusal, ReplicaReply, RequestId, RootAsked};
+use quorate_ring::{NodeId, ReplicaSetId};
 use quorate_storage::Storage;
 
 use crate::api::{Event, Output};
@@ -16,6 +16,8 @@ use crate::node::{Node, Waiter, tell};
 use crate::reclaim::{ReclaimJob, Slice};
 use crate::scan::ScanJob;
 use crate::time::Time;
+use crate::trees::PartsJob;
+use crate::verify::VerifyJob;
 
 /// The least time from the beginning of one slice to the next. With slices of half a millisecond, jobs take at most about half
 /// of the thread while requests are waiting, and a request waits half a millisecond more at the worst.
@@ -35,6 +37,12 @@ pub(crate) enum Job {
     Scan(ScanJob),
     /// Removes what a dropped bucket has left.
     Reclaim(ReclaimJob),
+    /// Tells the sum over a vnode, loading its tree.
+    Root(RootAsked),
+    /// Tells what ranges of a vnode hold.
+    Parts(PartsJob),
+    /// Compares a vnode's tree with its records.
+    Verify(VerifyJob),
 }
 
 /// For whom a job is done, and until when that makes sense.
@@ -130,9 +138,18 @@ impl<S: Storage> Node<S> {
         let units = self.config.limits.slice_units;
         let reply = match &mut turn.job {
             Job::Scan(scan) => scan.slice(self.replica.storage(), units),
+            Job::Root(asked) => self.replica.root(asked, units),
+            Job::Parts(parts) => parts.slice(&self.replica, units),
+            Job::Verify(verify) => {
+                if self.verify_slice(verify, units, out) {
+                    self.jobs.turns.push_back(turn);
+                }
+                return;
+            }
             Job::Reclaim(reclaim) => {
+                let sets: Vec<ReplicaSetId> = self.buckets.placements().map(|p| p.set()).collect();
                 // What cannot be read or removed now is tried again after the next start.
-                let (mut batch, hints, more) = match reclaim.slice(self.replica.storage(), units) {
+                let (mut batch, hints, more) = match reclaim.slice(self.replica.storage(), &sets, units) {
                     Ok(Slice::More(batch, hints)) => (batch, hints, true),
                     Ok(Slice::Last(batch, hints)) => {
                         out.push(Output::Event(Event::Reclaimed));
@@ -144,6 +161,8 @@ impl<S: Storage> Node<S> {
                     out.push(Output::Event(Event::HintDropped));
                     self.replica.uncount_hint(row, *record, &mut batch);
                 }
+                // Their entries in trees that are in memory are gone.
+                self.replica.trees.clear();
                 if self.replica.commit(batch).is_ok() && more {
                     self.jobs.turns.push_back(turn);
                 } else {

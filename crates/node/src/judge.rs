@@ -142,7 +142,6 @@ impl<S: Storage> Node<S> {
     /// A primary has testified, or will not.
     pub(crate) fn on_testimony(
         &mut self,
-        now: Time,
         at: KeyAt,
         from: NodeId,
         reply: Option<UpkeepReply>,
@@ -160,11 +159,11 @@ impl<S: Storage> Node<S> {
         if hearing.awaited.is_empty()
             && let Some(hearing) = self.upkeep.judging.hearings.remove(&at)
         {
-            self.decide(now, &at, &hearing, out);
+            self.decide_absence(&at, &hearing, out);
         }
     }
 
-    fn decide(&mut self, _now: Time, at: &KeyAt, hearing: &Hearing, out: &mut Vec<Output>) {
+    fn decide_absence(&mut self, at: &KeyAt, hearing: &Hearing, out: &mut Vec<Output>) {
         let (vnode, bucket, key) = at;
         let primaries = self.primaries(*vnode);
         let undisturbed = self.replica.end_pull(*vnode, *bucket, key);
@@ -294,7 +293,6 @@ impl<S: Storage> Node<S> {
     /// Another replica has told what it holds of a damaged key, or will not.
     pub(crate) fn on_mend(
         &mut self,
-        _now: Time,
         at: KeyAt,
         from: NodeId,
         reply: Option<UpkeepReply>,

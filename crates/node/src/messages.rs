@@ -124,6 +124,7 @@ impl<S: Storage> Node<S> {
                 let table = self.table(&asked);
                 tell(waiter, table, &mut self.local, out);
             }
+            ReplicaRequest::Upkeep(asked) => self.on_upkeep_asked(waiter, *asked, out),
             // A scan is taken on before, with the time that it has.
             ReplicaRequest::Scan(_) => {
                 let refused = ReplicaReply::Refused(Refusal::Malformed("not yet".to_owned()));
@@ -168,6 +169,7 @@ impl<S: Storage> Node<S> {
         let (vnode, owner) = match request {
             ReplicaRequest::Merge(merge) => (merge.vnode, merge.hint_for.map(Some)),
             ReplicaRequest::Read(read) => (read.vnode, read.hinted.then_some(None)),
+            ReplicaRequest::Upkeep(asked) => return self.is_upkeep_rightly_asked(asked),
             _ => return true,
         };
         let Some(owner) = owner else {
@@ -310,7 +312,7 @@ impl<S: Storage> Node<S> {
         now: Time,
         from: NodeId,
         id: RequestId,
-        reply: ReplicaReply,
+        mut reply: ReplicaReply,
         out: &mut Vec<Output>,
     ) {
         if let ReplicaReply::Buckets(Some(entries)) = reply {
@@ -319,7 +321,9 @@ impl<S: Storage> Node<S> {
         if let ReplicaReply::Refused(Refusal::BucketChanged(entry)) = &reply {
             self.on_bucket_changed(id, entry, out);
         }
-        if self.on_handed_over(now, from, id, &reply, out) {
+        if self.on_handed_over(now, from, id, &reply, out)
+            || self.on_upkeep_reply(now, from, id, &mut reply, out)
+        {
             return;
         }
         self.note_reply(id, from, words_of(&reply), out);
@@ -358,6 +362,7 @@ impl<S: Storage> Node<S> {
                 self.step_write(id, out);
             }
             Kind::Read(read) => {
+                read.input = self.inputs;
                 match reply {
                     ReplicaReply::Digest(digest) => read.digest(from, Digest(digest)),
                     ReplicaReply::Record(bytes) if bytes.is_empty() => {
@@ -447,6 +452,7 @@ impl<S: Storage> Node<S> {
         }
         self.forget_jobs_of(node);
         self.handoff.forget(node);
+        self.upkeep_down(now, node, out);
         let ids: Vec<RequestId> = self.conversations.keys().copied().collect();
         for id in ids {
             let Some(conversation) = self.conversations.get_mut(&id) else {

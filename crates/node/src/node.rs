@@ -33,6 +33,7 @@ use crate::status::StatusConversation;
 use crate::target::Target;
 use crate::telling::{Kept, Telling};
 use crate::time::Time;
+use crate::upkeep::Upkeeping;
 use crate::vitals::Vitals;
 use crate::write::WriteConversation;
 
@@ -151,6 +152,9 @@ pub struct Node<S> {
     pub(crate) local: VecDeque<Local>,
     pub(crate) jobs: Jobs,
     pub(crate) handoff: Handoff,
+    pub(crate) upkeep: Upkeeping,
+    /// Counts the inputs.
+    pub(crate) inputs: u64,
     /// How many hints that fallbacks were asked to keep are waited for.
     pub(crate) hint_writes: usize,
     pub(crate) next_id: u64,
@@ -195,6 +199,14 @@ impl<S: Storage> Node<S> {
         let next_id = rng.next_u64() >> 1;
         let mut replica_seed = [0; 32];
         rng.fill_bytes(&mut replica_seed);
+        let mut replica = Replica::new(storage, ChaCha12Rng::from_seed(replica_seed))
+            .map_err(|e| e.to_string())?;
+        if config.upkeep {
+            replica.ask_others(layout.nodes().len() - 1);
+        }
+        if config.unclean {
+            replica.lost_some();
+        }
         let mut node = Node {
             now: Time::default(),
             layout_version: layout.version(),
@@ -207,13 +219,15 @@ impl<S: Storage> Node<S> {
                 .filter(|n| n.id != config.me)
                 .map(|n| (n.id, Peer::default()))
                 .collect(),
-            replica: Replica::new(storage, ChaCha12Rng::from_seed(replica_seed)),
+            replica,
             conversations: BTreeMap::new(),
             bytes_in_flight: 0,
             timers: BTreeSet::new(),
             local: VecDeque::new(),
             jobs: Jobs::default(),
             handoff: Handoff::default(),
+            upkeep: Upkeeping::new(rng),
+            inputs: 0,
             hint_writes: 0,
             next_id,
             draining: false,
@@ -224,12 +238,14 @@ impl<S: Storage> Node<S> {
         };
         node.replica.load_hints().map_err(|e| e.to_string())?;
         node.reclaim_the_rest().map_err(|e| e.to_string())?;
+        node.replica.load_pending().map_err(|e| e.to_string())?;
         Ok(node)
     }
 
     /// Takes one input and appends what follows from it. `now` must not run backwards.
     pub fn handle(&mut self, now: Time, input: Input, out: &mut Vec<Output>) {
         self.now = now;
+        self.inputs += 1;
         let is_wake = matches!(input, Input::Wake);
         match input {
             Input::Request(caller, header, request) => {
@@ -253,6 +269,7 @@ impl<S: Storage> Node<S> {
                     self.handoff.forget(node);
                     self.compare(node, out);
                     self.on_return(now, node, out);
+                    self.upkeep_up(now, node, out);
                 }
             }
             Input::Down(node) => self.on_down(now, node, out),
@@ -269,6 +286,7 @@ impl<S: Storage> Node<S> {
         if is_wake {
             self.on_jobs(now, out);
             self.on_handoff(now, out);
+            self.on_upkeep(now, out);
             self.on_local(now, out);
         }
     }
@@ -294,7 +312,7 @@ impl<S: Storage> Node<S> {
     pub fn wake_at(&self) -> Option<Time> {
         let timer = self.timers.first().map(|(at, _, _)| *at);
         let waited = timer.into_iter().chain(self.jobs.wake_at());
-        let waited = waited.chain(self.handoff_at());
+        let waited = waited.chain(self.handoff_at()).chain(self.upkeep_at());
         Some(waited.fold(self.compare_at, Time::min))
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate_causal::{Digest, Record};
+use quorate_causal::{Digest, Dot, Record};
 use quorate_protocol::{Answer, RequestId, Unmet};
 use quorate_ring::NodeId;
 
@@ -28,6 +28,8 @@ struct Asked {
     whole: bool,
     /// When, at the first.
     at: Time,
+    /// During which input of the node, at the last.
+    input: u64,
 }
 
 /// What a read asks of its replicas.
@@ -49,6 +51,11 @@ impl ReadTerms {
             pr: Requirement::default(),
             sloppy: false,
         }
+    }
+
+    /// Whether the reader counts on more than one answer.
+    pub(crate) fn is_strict(&self) -> bool {
+        self.r.needed() > 1 || self.pr.needed() > 0
     }
 }
 
@@ -81,6 +88,12 @@ pub(crate) struct ReadConversation {
     stand_ins: StandIns,
     asked: BTreeMap<NodeId, Asked>,
     heard: BTreeMap<NodeId, Heard>,
+    /// During which input each told its record, at the last.
+    heard_at: BTreeMap<NodeId, u64>,
+    /// Values that one still had after another was without them.
+    certain: BTreeSet<Dot>,
+    /// The input that the node handles.
+    pub(crate) input: u64,
     /// The primaries lost because the connection to them ended. They may come back, and then can be asked again: a read changes
     /// nothing.
     gone: BTreeSet<NodeId>,
@@ -125,6 +138,9 @@ impl ReadConversation {
             stand_ins: StandIns::default(),
             asked: BTreeMap::new(),
             heard: BTreeMap::new(),
+            heard_at: BTreeMap::new(),
+            certain: BTreeSet::new(),
+            input: 0,
             gone: BTreeSet::new(),
             gives_up_at: None,
         }
@@ -156,6 +172,7 @@ impl ReadConversation {
     pub(crate) fn record(&mut self, node: NodeId, record: Record) {
         if self.asked.contains_key(&node) {
             self.heard.insert(node, Heard::Record(record));
+            self.heard_at.insert(node, self.input);
         }
     }
 
@@ -227,6 +244,10 @@ impl ReadConversation {
                 asks.push(self.ask(now, node, false));
             }
         }
+        for node in self.overtaken() {
+            self.heard.remove(&node);
+            asks.push(self.ask(now, node, false));
+        }
         // Enough must be on their way, or have answered, for the requirement to be met.
         while self.hoped() != Verdict::Met {
             if self.candidates.is_empty() {
@@ -246,10 +267,47 @@ impl ReadConversation {
         asks
     }
 
+    /// Those that told of a value which another lacks without evidence, and may have done so before all of them learnt of its
+    /// removal and forgot it again. Asked anew, they lack it too if so; a value that one still has after the other was without
+    /// was not removed. No fallback: it holds no record, and forgets nothing.
+    fn overtaken(&mut self) -> Vec<NodeId> {
+        let records = || {
+            let heard = self.heard.iter();
+            heard.filter_map(|(node, heard)| match heard {
+                Heard::Record(record) if !self.stand_ins.has(*node) => Some((*node, record)),
+                _ => None,
+            })
+        };
+        let is_removed = |dot| records().any(|(_, r)| r.evidence().contains(dot));
+        let lacks = |record: &Record, dot| !record.live().iter().any(|s| s.span.dot == dot);
+        let (mut overtaken, mut certain) = (Vec::new(), Vec::new());
+        for (holder, held) in records() {
+            let asked = self.asked.get(&holder).map_or(0, |a| a.input);
+            let later = |node: NodeId| self.heard_at.get(&node).is_some_and(|at| asked < *at);
+            for dot in held.live().iter().map(|s| s.span.dot) {
+                if is_removed(dot) || self.certain.contains(&dot) {
+                    continue;
+                }
+                let mut lacking = records().filter(|(_, r)| lacks(r, dot)).peekable();
+                if lacking.peek().is_none() {
+                    continue;
+                }
+                match lacking.any(|(node, _)| later(node)) {
+                    true => overtaken.push(holder),
+                    false => certain.push(dot),
+                }
+            }
+        }
+        self.certain.extend(certain);
+        overtaken.dedup();
+        overtaken
+    }
+
     fn ask(&mut self, now: Time, node: NodeId, digest_only: bool) -> Ask {
-        let whole = !digest_only;
-        let asked = self.asked.entry(node).or_insert(Asked { whole, at: now });
-        asked.whole = whole;
+        let (whole, input) = (!digest_only, self.input);
+        let asked = self.asked.entry(node);
+        let asked = asked.or_insert(Asked { whole, at: now, input });
+        (asked.whole, asked.input) = (whole, input);
         Ask {
             node,
             digest_only,

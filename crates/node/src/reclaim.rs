@@ -5,8 +5,9 @@
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use quorate_protocol::BucketId;
-use quorate_ring::Partition;
+use quorate_merkle::position;
+use quorate_protocol::{BucketId, VnodeId};
+use quorate_ring::{Partition, ReplicaSetId};
 use quorate_storage::{Batch, Family, Storage, StorageError};
 
 use crate::keys;
@@ -41,6 +42,7 @@ impl ReclaimJob {
     pub(crate) fn slice(
         &mut self,
         storage: &impl Storage,
+        sets: &[ReplicaSetId],
         units: usize,
     ) -> Result<Slice, StorageError> {
         let mut batch = Batch::new();
@@ -57,6 +59,7 @@ impl ReclaimJob {
             let mut last = None;
             storage.visit(Family::Records, &from, Some(&to), &mut |key, record| {
                 batch.delete(Family::Records, Bytes::copy_from_slice(key));
+                take_entries(key, partition, sets, &mut batch);
                 units = units.saturating_sub(cost(record));
                 if units > 0 {
                     return ControlFlow::Continue(());
@@ -103,4 +106,21 @@ pub(crate) enum Slice {
     More(Batch, Vec<(Bytes, usize)>),
     /// This was all.
     Last(Batch, Vec<(Bytes, usize)>),
+}
+
+/// The entries beside a record, in whichever replica set it was.
+fn take_entries(at: &[u8], partition: Partition, sets: &[ReplicaSetId], batch: &mut Batch) {
+    let Some((bucket, key)) = at.get(2..).and_then(|rest| rest.split_first_chunk()) else {
+        return;
+    };
+    let bucket = BucketId(*bucket);
+    for set in sets {
+        let vnode = VnodeId {
+            partition,
+            set: *set,
+        };
+        let at = position(&bucket.0, key);
+        batch.delete(Family::Trees, keys::leaf(vnode, at, bucket, key));
+        batch.delete(Family::Evidence, keys::evidence(vnode, bucket, key));
+    }
 }

@@ -30,6 +30,7 @@ impl<S: Storage> Node<S> {
             let Kind::Read(read) = &mut conversation.kind else {
                 return;
             };
+            read.input = self.inputs;
             let asks = read.next(now);
             if asks.is_empty() {
                 break;
@@ -81,7 +82,12 @@ impl<S: Storage> Node<S> {
         asks: Vec<Ask>,
         out: &mut Vec<Output>,
     ) {
-        let trace = self.conversations.get(&id).and_then(|c| c.kept.trace);
+        let conversation = self.conversations.get(&id);
+        let trace = conversation.and_then(|c| c.kept.trace);
+        let strict = conversation.is_some_and(|c| match &c.kind {
+            Kind::Read(read) => read.needed.is_strict(),
+            _ => false,
+        });
         for ask in asks {
             let read = Read {
                 vnode: target.vnode,
@@ -424,6 +430,7 @@ impl<S: Storage> Node<S> {
                             peer.answered_after(now.since(at));
                         }
                     }
+                    read.input = self.inputs;
                     let asks = read.widen(now);
                     if let Some(log) = &mut conversation.log {
                         log.asked(now, &asks);

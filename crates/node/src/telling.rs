@@ -224,5 +224,6 @@ pub(crate) fn words_of(reply: &ReplicaReply) -> &'static str {
         ReplicaReply::Bucket(_) => "bucket",
         ReplicaReply::Buckets(_) => "buckets",
         ReplicaReply::Status(_) => "status",
+        ReplicaReply::Upkeep(_) => "upkeep",
     }
 }

@@ -11,7 +11,7 @@ use quorate_causal::{Digest, Record};
 use quorate_merkle::{Adder, Range, Sum, Tree, leaf, position};
 use quorate_protocol::{
     BucketId, KeyDigest, Part, PartsAsked, RANGE_KEYS_MAX, RANGES_MAX, Refusal, ReplicaReply,
-    UpkeepReply, VnodeId,
+    RootAsked, UpkeepReply, VnodeId,
 };
 use quorate_storage::{Batch, Family, Storage, StorageError};
 
@@ -167,6 +167,22 @@ impl<S: Storage, W> Replica<S, W> {
         }
         loading.rest = rest;
         Ok(loading.rest.is_none().then(|| loading.tree.root()))
+    }
+
+    /// Tells the sum over a vnode, once its tree is loaded, and what it has seen at that moment unless the asker has seen the same.
+    pub(crate) fn root(&mut self, asked: &RootAsked, units: usize) -> Option<ReplicaReply> {
+        let sum = match self.load_tree(asked.vnode, units) {
+            Ok(None) => return None,
+            Ok(Some(sum)) => sum,
+            Err(error) => return Some(refused(unreadable(&error))),
+        };
+        let seen = match self.vnode(asked.vnode) {
+            Ok(vnode) => vnode.seen(),
+            Err(refusal) => return Some(refused(refusal)),
+        };
+        let differs = crate::exchange::digest(seen) != asked.clock;
+        let root = UpkeepReply::Root(sum.0, differs.then(|| seen.encode()));
+        Some(ReplicaReply::Upkeep(Box::new(root)))
     }
 
     /// The sums of the parts of everything, if the tree is in memory.

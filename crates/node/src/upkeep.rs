@@ -13,6 +13,7 @@ use quorate_protocol::{
 };
 use quorate_ring::{NodeId, Partition, ReplicaSetId};
 use quorate_storage::{Batch, Storage};
+use rand::Rng;
 use rand_chacha::ChaCha12Rng;
 
 use crate::api::{Event, Output};
@@ -23,6 +24,7 @@ use crate::judge::{Judging, KeyAt};
 use crate::node::{Local, Node, Waiter, tell};
 use crate::time::Time;
 use crate::trees::PartsJob;
+use crate::verify::VerifyJob;
 
 /// How often a node tells the others how far its store is.
 const HELLO_EVERY: Duration = Duration::from_secs(1);
@@ -55,6 +57,9 @@ pub(crate) struct Upkeeping {
     pub(crate) exchanging: Exchanging,
     pub(crate) judging: Judging,
     pub(crate) collecting: Collecting,
+    /// When the next tree is compared with its records, and which was the last.
+    verify_at: Time,
+    verified: Option<VnodeId>,
     pub(crate) rng: ChaCha12Rng,
 }
 
@@ -66,6 +71,8 @@ impl Upkeeping {
             exchanging: Exchanging::default(),
             judging: Judging::default(),
             collecting: Collecting::default(),
+            verify_at: Time::default(),
+            verified: None,
             rng,
         }
     }
@@ -79,7 +86,7 @@ impl<S: Storage> Node<S> {
         }
         let expiry = self.upkeep.asked.values().map(|asked| asked.until);
         let next = expiry
-            .chain([self.upkeep.hello_at])
+            .chain([self.upkeep.hello_at, self.upkeep.verify_at])
             .chain(self.exchange_at())
             .chain(self.judge_at())
             .chain(self.collect_at());
@@ -102,9 +109,29 @@ impl<S: Storage> Node<S> {
                 self.hello(now, node, out);
             }
         }
+        self.on_verify(now);
         self.on_judge(now, out);
         self.on_exchange(now, out);
         self.on_collect(now, out);
+    }
+
+    /// Has the next tree compared with its records, if it is time.
+    fn on_verify(&mut self, now: Time) {
+        if self.upkeep.verify_at > now {
+            return;
+        }
+        let own = self.own_vnodes();
+        let share = self.config.limits.verify_cycle.as_micros() as u64 / own.len().max(1) as u64;
+        let random = self.upkeep.rng.random_range(0..=share);
+        // None at the start, when there is enough to do.
+        let is_first = self.upkeep.verify_at == Time::default();
+        self.upkeep.verify_at = now.after(Duration::from_micros(share / 2 + random));
+        let after = own.iter().find(|v| self.upkeep.verified.is_none_or(|last| **v > last));
+        let Some(vnode) = after.or(own.first()).copied().filter(|_| !is_first) else {
+            return;
+        };
+        self.upkeep.verified = Some(vnode);
+        let _ = self.take_on(None, Time(u64::MAX), Job::Verify(VerifyJob::new(vnode)));
     }
 
     /// A node is in reach: it is told how far this store is, and all that both hold is compared.
@@ -193,8 +220,8 @@ impl<S: Storage> Node<S> {
                 }
             }
             Purpose::Exchange => self.on_exchanged(now, of, reply, out),
-            Purpose::Judge(key) => self.on_testimony(now, key, of, reply, out),
-            Purpose::Mend(key) => self.on_mend(now, key, of, reply, out),
+            Purpose::Judge(key) => self.on_testimony(key, of, reply, out),
+            Purpose::Mend(key) => self.on_mend(key, of, reply, out),
             Purpose::Collect => self.on_collected(now, of, reply, out),
         }
     }

@@ -139,6 +139,8 @@ impl Cluster {
             defaults: self.defaults.clone(),
             limits: self.limits.clone(),
             layout_json: Bytes::from_static(b"{}"),
+            upkeep: false,
+            unclean: false,
         };
         Node::new(config, self.layout.clone(), disk.open(), seed).expect("a sound node")
     }
@@ -600,6 +602,9 @@ impl Cluster {
             Message::Replica(id, _, ReplicaRequest::Status) => {
                 format!("{} how are you?", self.id(*id))
             }
+            Message::Replica(id, _, ReplicaRequest::Upkeep(asked)) => {
+                format!("{} upkeep {asked:?}", self.id(*id))
+            }
             Message::Reply(id, reply) => {
                 let line = match reply {
                     ReplicaReply::Merged { synced: true } => "merged, synced".to_owned(),
@@ -622,6 +627,7 @@ impl Cluster {
                     ReplicaReply::Bucket(entry) => format!("now {entry:?}"),
                     ReplicaReply::Buckets(None) => "the same buckets".to_owned(),
                     ReplicaReply::Buckets(Some(entries)) => format!("buckets {entries:?}"),
+                    ReplicaReply::Upkeep(reply) => format!("{reply:?}"),
                     ReplicaReply::Status(status) => match &status.not_ready {
                         None => format!("{} is well", status.name),
                         Some(why) => format!("{}: {why}", status.name),

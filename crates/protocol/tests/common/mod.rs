@@ -397,7 +397,7 @@ fn replica_request() -> BoxedStrategy<ReplicaRequest> {
                 })
             }
         ),
-        (target(), any::<(bool, bool)>()).prop_map(
+        (target(), any::<(bool, bool, bool)>()).prop_map(
             |((vnode, bucket, key), (digest_only, strict, hinted))| {
                 ReplicaRequest::Read(Read {
                     vnode,
@@ -424,6 +424,7 @@ fn replica_request() -> BoxedStrategy<ReplicaRequest> {
         entry().prop_map(|entry| ReplicaRequest::Bucket(Box::new(entry))),
         any::<u128>().prop_map(|digest| ReplicaRequest::Buckets(BucketsAsked { digest })),
         Just(ReplicaRequest::Status),
+        upkeep::request().prop_map(|asked| ReplicaRequest::Upkeep(Box::new(asked))),
     ]
     .boxed()
 }
@@ -446,6 +447,7 @@ fn reply() -> BoxedStrategy<ReplicaReply> {
         entry().prop_map(|entry| ReplicaReply::Bucket(Box::new(entry))),
         option::of(vec(entry(), 0..3)).prop_map(ReplicaReply::Buckets),
         status().prop_map(|status| ReplicaReply::Status(Box::new(status))),
+        upkeep::reply().prop_map(|reply| ReplicaReply::Upkeep(Box::new(reply))),
     ]
     .boxed()
 }
@@ -824,6 +826,8 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
         ("buckets-same", ReplicaReply::Buckets(None)),
         ("status", ReplicaReply::Status(Box::new(node_status))),
     ];
+    let upkeep = upkeep::replies();
+    replies.extend(upkeep.map(|(name, reply)| (name, ReplicaReply::Upkeep(Box::new(reply)))));
     let refused: Vec<(String, Refusal)> = refusals
         .map(|(name, refusal)| (format!("refused-{name}"), refusal))
         .into();
@@ -855,7 +859,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
             ReplicaRequest::Read(Read {
                 vnode,
                 bucket,
-                key,
+                key: key.clone(),
                 digest_only: true,
                 strict: false,
                 hinted: true,
