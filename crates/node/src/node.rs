@@ -367,6 +367,14 @@ impl<S: Storage> Node<S> {
         self.replica.clock(self.target(bucket, key).vnode)
     }
 
+    /// What keeps late copies from the vnode of a key. For the simulator's checks.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn seen_of(&self, bucket: &str, key: &str) -> Result<DotSet, StorageError> {
+        self.replica.seen(self.target(bucket, key).vnode)
+    }
+
     /// The record of a key on this replica, encoded, if it has one. For tests and for the simulator's checks.
     #[must_use]
     pub fn stored(&self, bucket: &str, key: &str) -> Option<Bytes> {

@@ -169,6 +169,14 @@ impl<S: Storage, W> Replica<S, W> {
         }
     }
 
+    /// What keeps late copies out of a vnode, from disk if it was not used since the start.
+    pub(crate) fn seen(&self, id: VnodeId) -> Result<DotSet, StorageError> {
+        match self.vnodes.get(&id) {
+            Some(vnode) => Ok(vnode.seen().clone()),
+            None => Ok(Vnode::load(&self.storage, id)?.seen().clone()),
+        }
+    }
+
     /// Answers a read, at once where what it shows is as durable as an acknowledgement would be. Else the answer comes out
     /// of [`Replica::advance`]: a client that has seen a value may remove what it replaced, and a crash must not take
     /// the value and bring that back.

@@ -5,6 +5,7 @@
 //! by time: time only says when to try.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use quorate_protocol::{
@@ -12,7 +13,7 @@ use quorate_protocol::{
     UpkeepReply, VnodeId,
 };
 use quorate_ring::{NodeId, Partition, ReplicaSetId};
-use quorate_storage::{Batch, Storage};
+use quorate_storage::{Batch, Family, Storage};
 use rand::Rng;
 use rand_chacha::ChaCha12Rng;
 
@@ -359,6 +360,37 @@ impl<S: Storage> Node<S> {
             Upkeep::Testify(asked) => self.is_seat(asked.vnode),
             Upkeep::Confirm(asked) | Upkeep::Forget(asked) => self.is_seat(asked.vnode),
         }
+    }
+
+    /// What is still to be done that peace would see done, in words; empty if nothing. For the simulator's checks.
+    #[must_use]
+    pub fn upkeep_left(&mut self) -> String {
+        let mut left = Vec::new();
+        let evidence = self.evidence_keys();
+        if evidence > 0 {
+            left.push(format!("has evidence of {evidence} keys"));
+        }
+        if !self.replica.late.is_empty() {
+            left.push(format!("has {} keys to judge", self.replica.late.len()));
+        }
+        if !self.replica.damaged.is_empty() {
+            left.push(format!("has {} damaged keys", self.replica.damaged.len()));
+        }
+        let refilling = self.refilling();
+        if refilling > 0 {
+            left.push(format!("is refilling {refilling} vnodes"));
+        }
+        left.join(" and ")
+    }
+
+    /// How many keys have evidence to collect.
+    fn evidence_keys(&self) -> usize {
+        let mut keys = 0;
+        let rows = self.replica.storage().visit(Family::Evidence, &[], None, &mut |_, _| {
+            keys += 1;
+            ControlFlow::Continue(())
+        });
+        rows.map_or(usize::MAX, |()| keys)
     }
 
     /// The primaries of a vnode, in the order of the preference list.

@@ -39,6 +39,8 @@ const STATUS_US: u64 = 700_000;
 const CLIENT_SLACK_US: u64 = 500_000;
 /// How long the healed cluster has for each step of coming to rest. Everything in flight has arrived or expired by then.
 const SETTLE_US: u64 = 6_000_000;
+/// How long the healed cluster has to exchange everything twice and to collect evidence, also that which only a later primary has.
+const CONVERGE_US: u64 = 45_000_000;
 /// How long it takes until every node has compared its table of buckets with every other.
 const COMPARE_ALL_US: u64 = 60_000_000;
 /// The secret of the cluster's contexts.
@@ -429,9 +431,13 @@ impl World {
                 slice_units: 10,
                 hint_bytes_max: self.hint_bytes_max,
                 handoff_bytes_per_second: self.handoff_bytes_per_second,
+                exchange_cycle: Duration::from_secs(5),
+                verify_cycle: Duration::from_secs(10),
                 ..Limits::default()
             },
             layout_json: Bytes::new(),
+            upkeep: true,
+            unclean: false,
         }
     }
 

@@ -31,7 +31,14 @@ fn a_read_tells_who_showed_what_and_who_was_repaired() {
     assert_eq!(account.partition, c.vnode("k").partition.0);
     assert_eq!(account.needed, ["r=3 of 3"]);
     assert_eq!(account.elapsed_us, 7_000);
-    assert_eq!(steps(&account, 0), ["asked for the record", "record"]);
+    // Its own record again, after that of another which lacks a value: it may have learnt of a removal meanwhile.
+    let again = [
+        "asked for the record",
+        "record",
+        "asked for the record",
+        "record",
+    ];
+    assert_eq!(steps(&account, 0), again);
     let asked_twice = [
         "asked for a digest",
         "digest",

@@ -14,6 +14,12 @@ impl World {
             listed = self.list_all(Quorum::All);
         }
         self.check_hints_are_gone();
+        self.run_for(CONVERGE_US);
+        // Before any read has repaired anything.
+        for key in self.workload.keys.clone() {
+            self.compare_replicas(&key);
+        }
+        self.check_nothing_is_left();
         for key in self.workload.keys.clone() {
             self.read_all(&key);
             self.run_for(SETTLE_US);
@@ -59,6 +65,23 @@ impl World {
                 .push(format!("at rest the tables of buckets differ: {tables:?}"));
         }
         shown
+    }
+
+    /// Exchanges have made replicas equal, and evidence is collected.
+    fn check_nothing_is_left(&mut self) {
+        let mut seen = BTreeMap::new();
+        for (i, slot) in self.slots.iter_mut().enumerate() {
+            let Some(node) = &mut slot.node else {
+                continue;
+            };
+            let left = node.upkeep_left();
+            if !left.is_empty() {
+                seen.insert(i, left);
+            }
+        }
+        for (i, left) in seen {
+            self.violations.push(format!("node {i} is at rest and {left}"));
+        }
     }
 
     /// All owners are back, so that nothing is kept for anybody any more.

@@ -153,12 +153,14 @@ impl World {
                 removed.push(*dot);
             }
         }
-        let holds = |record: &Record| {
-            let written = own.spans().iter().map(|s| s.dot).all(|dot| {
-                let live = record.live().iter().any(|s| s.span.dot == dot);
-                live || record.evidence().contains(dot)
-            });
-            written && removed.iter().all(|dot| record.evidence().contains(*dot))
+        let holds = |(record, seen): &(Record, DotSet)| {
+            let is_live = |dot: Dot| record.live().iter().any(|s| s.span.dot == dot);
+            // What was seen and is not live was removed, and its evidence forgotten.
+            let is_removed =
+                |dot: Dot| record.evidence().contains(dot) || (seen.contains(dot) && !is_live(dot));
+            let mut written = own.spans().iter().map(|s| s.dot);
+            written.all(|dot| is_live(dot) || is_removed(dot))
+                && removed.iter().all(|dot| is_removed(*dot))
         };
         let seats = self.seats_of(&key);
         let generation = self.generation();
@@ -186,7 +188,12 @@ impl World {
     }
 
     /// What would be left of a key on a node's disk, should the power go now.
-    pub(super) fn on_disk(&self, i: usize, generation: u32, key: &str) -> Option<Record> {
+    pub(super) fn on_disk(
+        &self,
+        i: usize,
+        generation: u32,
+        key: &str,
+    ) -> Option<(Record, DotSet)> {
         let storage = self.slots[i].disk.copy().open();
         let layout = self.layout.clone();
         let node = Node::new(self.config(i), layout, storage, [0; 32]).expect("a sound node");
@@ -198,6 +205,7 @@ impl World {
         {
             all.merge(&Record::decode(&bytes).ok()?);
         }
-        Some(all)
+        let seen = node.seen_of(BUCKET, key).ok()?;
+        Some((all, seen))
     }
 }
