@@ -138,10 +138,11 @@ impl Record {
     ///
     /// - A value under a dot that was seen and is not live any more: it was removed, and the evidence may have been
     ///   forgotten since. Or it was lost; then giving it back is for [`Record::reinstate`], which is not a merge (rule R13).
-    /// - Evidence of what was seen and is not live: else it would go to and fro between a replica that has forgotten it and one
-    ///   that has not (rule R14). Of a run, every counter must have been seen: which of them are dots of this key is not
-    ///   known.
-    pub fn admit(&mut self, incoming: &Record, seen: &DotSet) -> Change {
+    /// - Evidence of what was here and is not live: else it would go to and fro between a replica that has forgotten it and one
+    ///   that has not (rule R14). `own` is what was here, the part of `seen` that is not merely known from others: of what never was
+    ///   here, a removal is kept, as nothing else would remind anybody of it. Of a run, every counter must have been here: which of them
+    ///   are dots of this key is not known.
+    pub fn admit(&mut self, incoming: &Record, own: &DotSet, seen: &DotSet) -> Change {
         let mut change = Change::default();
         for (actor, runs) in incoming.evidence.iter() {
             for (first, last) in runs.iter() {
@@ -149,7 +150,7 @@ impl Record {
                     let dot = s.span.dot;
                     dot.actor == actor && (first..=last).contains(&dot.counter)
                 };
-                if !seen.covers_run(actor, first, last) || self.live.iter().any(removes) {
+                if !own.covers_run(actor, first, last) || self.live.iter().any(removes) {
                     change.evidence |= self.evidence.insert_run(actor, first, last);
                 }
             }

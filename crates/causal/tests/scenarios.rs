@@ -357,15 +357,15 @@ fn what_was_seen_and_is_gone_is_not_taken_again() {
     let seen: DotSet = [dot(1), dot(2)].into_iter().collect();
     let mut record = Record::new();
     let late = Record::from_parts(vec![sibling(1), sibling(3)], DotSet::new());
-    let change = record.admit(&late, &seen);
+    let change = record.admit(&late, &seen, &seen);
     assert_eq!((change.added, change.late), (vec![dot(3)], vec![dot(1)]));
     // Evidence of what was seen is not kept a second time; of what was not, it is.
     let removed = |counters: &[u64]| {
         let evidence = counters.iter().map(|c| dot(*c)).collect();
         Record::from_parts(Vec::new(), evidence)
     };
-    assert!(record.admit(&removed(&[1, 2]), &seen).is_none());
-    assert!(record.admit(&removed(&[1, 2, 4]), &seen).evidence);
+    assert!(record.admit(&removed(&[1, 2]), &seen, &seen).is_none());
+    assert!(record.admit(&removed(&[1, 2, 4]), &seen, &seen).evidence);
     let confirmed = |record: &Record, counters: &[u64], seen: &DotSet| {
         record.confirmed(removed(counters).evidence(), seen)
     };
@@ -374,7 +374,10 @@ fn what_was_seen_and_is_gone_is_not_taken_again() {
     // A removal takes what is live, seen or not.
     let seen: DotSet = (1..=4).map(dot).collect();
     assert_eq!(confirmed(&record, &[2, 3, 4], &seen), only(&[2, 4]));
-    assert_eq!(record.admit(&removed(&[3]), &seen).removed, vec![dot(3)]);
+    assert_eq!(
+        record.admit(&removed(&[3]), &seen, &seen).removed,
+        vec![dot(3)]
+    );
     assert_eq!(confirmed(&record, &[3], &seen), only(&[3]));
     // What is known to be removed is not given back; what is merely missing is.
     assert!(!record.reinstate(&sibling(3)));

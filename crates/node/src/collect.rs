@@ -31,6 +31,9 @@ struct Round {
     awaited: BTreeSet<NodeId>,
     /// What everybody who has answered confirms, by key; `None` before anybody has.
     confirmed: Option<Vec<DotSet>>,
+    /// Whether this node was asked itself: last, so that nothing that it lacked is given back to it by others that had not
+    /// confirmed yet.
+    own: bool,
     forgetting: bool,
 }
 
@@ -81,7 +84,9 @@ impl<S: Storage> Node<S> {
             return;
         }
         let turns = self.upkeep.collecting.turns.iter();
-        let due = turns.filter(|(_, (at, _))| *at <= now).map(|(v, (at, _))| (*at, *v));
+        let due = turns
+            .filter(|(_, (at, _))| *at <= now)
+            .map(|(v, (at, _))| (*at, *v));
         let Some((_, vnode)) = due.min() else {
             return;
         };
@@ -123,14 +128,42 @@ impl<S: Storage> Node<S> {
             vnode,
             removals,
             next,
-            awaited: primaries.iter().copied().collect(),
+            awaited: primaries
+                .iter()
+                .copied()
+                .filter(|n| *n != self.config.me)
+                .collect(),
             confirmed: None,
+            own: false,
             forgetting: false,
         });
-        for node in primaries {
+        let others: Vec<NodeId> = primaries
+            .iter()
+            .copied()
+            .filter(|n| *n != self.config.me)
+            .collect();
+        if others.is_empty() {
+            return self.confirm_own(now, out);
+        }
+        for node in others {
             let asked = Upkeep::Confirm(asked.clone());
             self.ask_upkeep(now, node, asked, Purpose::Collect, out);
         }
+    }
+
+    /// The others have confirmed: now this node.
+    fn confirm_own(&mut self, now: Time, out: &mut Vec<Output>) {
+        let me = self.config.me;
+        let Some(round) = &mut self.upkeep.collecting.round else {
+            return;
+        };
+        round.own = true;
+        round.awaited.insert(me);
+        let asked = Removals {
+            vnode: round.vnode,
+            keys: round.removals.clone(),
+        };
+        self.ask_upkeep(now, me, Upkeep::Confirm(asked), Purpose::Collect, out);
     }
 
     /// A replica has confirmed, or forgotten, or will not.
@@ -173,6 +206,10 @@ impl<S: Storage> Node<S> {
         }
         if round.forgetting {
             return self.end_round(now, &round, true, out);
+        }
+        if !round.own {
+            self.upkeep.collecting.round = Some(round);
+            return self.confirm_own(now, out);
         }
         let confirmed = round.confirmed.take().unwrap_or_default();
         let keys: Vec<Removal> = round

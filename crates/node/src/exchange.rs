@@ -12,8 +12,8 @@ use bytes::Bytes;
 use quorate_causal::{DotSet, Record};
 use quorate_merkle::Range;
 use quorate_protocol::{
-    BucketId, KeyRecord, Part, PartsAsked, Reconcile, RootAsked, UPKEEP_KEYS_MAX, Upkeep,
-    UpkeepReply, VnodeId,
+    BucketId, EvidenceAsked, KeyRecord, Part, PartsAsked, Reconcile, Removal, RootAsked,
+    UPKEEP_KEYS_MAX, Upkeep, UpkeepReply, VnodeId,
 };
 use quorate_ring::NodeId;
 use quorate_storage::Storage;
@@ -56,6 +56,8 @@ enum Step {
     Root,
     Parts(Vec<Range>),
     Reconcile(Vec<KeyRecord>),
+    /// What is removed there and not collected yet: whoever adopts what the other has seen has to know it too.
+    Evidence,
 }
 
 /// What is under way and what comes next.
@@ -89,7 +91,9 @@ impl<S: Storage> Node<S> {
     /// Has these exchanges made as soon as possible.
     pub(crate) fn exchange_soon(&mut self, which: impl Fn(VnodeId, NodeId) -> bool) {
         let pairs = self.pairs();
-        let wanted = pairs.into_iter().filter(|(vnode, peer)| which(*vnode, *peer));
+        let wanted = pairs
+            .into_iter()
+            .filter(|(vnode, peer)| which(*vnode, *peer));
         self.upkeep.exchanging.urgent.extend(wanted);
         self.upkeep.exchanging.next = self.now;
     }
@@ -165,7 +169,7 @@ impl<S: Storage> Node<S> {
         };
         exchange.answers.insert(from, reply);
         let needed = match exchange.step {
-            Step::Reconcile(_) => 1,
+            Step::Reconcile(_) | Step::Evidence => 1,
             _ => 2,
         };
         if exchange.answers.len() < needed {
@@ -200,6 +204,16 @@ impl<S: Storage> Node<S> {
             ) => compare(&mut exchange, &ranges, &mine, &theirs),
             (Step::Reconcile(sent), _, Some(UpkeepReply::Records(records))) => {
                 self.join_all(&mut exchange, &sent, records, out)
+            }
+            (Step::Evidence, _, Some(UpkeepReply::Evidence(removals, next))) => {
+                if !self.take_evidence(exchange.vnode, removals) {
+                    return self.break_off(now, &exchange, out);
+                }
+                match next {
+                    Some(next) => self.ask_evidence(now, exchange, Some(next), out),
+                    None => self.complete(now, &exchange, out),
+                }
+                return;
             }
             _ => false,
         };
@@ -263,7 +277,39 @@ impl<S: Storage> Node<S> {
         if !exchange.ranges.is_empty() {
             return self.go_on(now, exchange, out);
         }
-        self.complete(now, &exchange, out);
+        let refilled = self.replica.vnode(vnode);
+        if exchange.seen.is_none() && refilled.is_ok_and(|v| v.is_refilled(exchange.loss)) {
+            return self.complete(now, &exchange, out);
+        }
+        self.ask_evidence(now, exchange, None, out);
+    }
+
+    fn ask_evidence(
+        &mut self,
+        now: Time,
+        mut exchange: Exchange,
+        from: Option<Bytes>,
+        out: &mut Vec<Output>,
+    ) {
+        let (vnode, peer) = (exchange.vnode, exchange.peer);
+        exchange.step = Step::Evidence;
+        self.upkeep.exchanging.current = Some(exchange);
+        let asked = Upkeep::Evidence(EvidenceAsked { vnode, from });
+        self.ask_upkeep(now, peer, asked, Purpose::Exchange, out);
+    }
+
+    fn take_evidence(&mut self, vnode: VnodeId, removals: Vec<Removal>) -> bool {
+        removals.into_iter().all(|removal| {
+            let Ok(removed) = DotSet::decode(&removal.dots) else {
+                return false;
+            };
+            let theirs = KeyRecord {
+                bucket: removal.bucket,
+                key: removal.key,
+                record: Record::from_parts(Vec::new(), removed).encode(),
+            };
+            self.reconcile(vnode, &theirs).is_ok()
+        })
     }
 
     /// Joins what the other side has told of what it was sent.
@@ -312,7 +358,10 @@ impl<S: Storage> Node<S> {
         // So many that whoever took part in a write by a majority is among them, or is this node.
         let needed = (n - n / 2).min(n.saturating_sub(1));
         let counted = (exchange.loss, needed);
-        match self.replica.exchanged(vnode, peer, exchange.seen.as_ref(), counted) {
+        match self
+            .replica
+            .exchanged(vnode, peer, exchange.seen.as_ref(), counted)
+        {
             Ok(refilled) => {
                 out.push(Output::Event(Event::Exchanged));
                 if refilled {

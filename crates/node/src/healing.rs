@@ -124,7 +124,9 @@ impl<S: Storage, W> Replica<S, W> {
             }
         };
         let votes: Vec<Vote> = asked.dots.iter().map(vote).collect();
-        let holds = votes.iter().any(|v| matches!(v, Vote::Live | Vote::LiveUnsure));
+        let holds = votes
+            .iter()
+            .any(|v| matches!(v, Vote::Live | Vote::LiveUnsure));
         Ok(Testimony {
             votes,
             record: if holds { record.encode() } else { Bytes::new() },
@@ -174,7 +176,14 @@ impl<S: Storage, W> Replica<S, W> {
             let mut record = self.load(vnode, removal.bucket, &removal.key)?;
             let before = Shape::of(&record);
             if record.forget(&removed) {
-                self.put_record(vnode, removal.bucket, &removal.key, before, &record, &mut batch);
+                self.put_record(
+                    vnode,
+                    removal.bucket,
+                    &removal.key,
+                    before,
+                    &record,
+                    &mut batch,
+                );
                 touched.push(keys::record(vnode, removal.bucket, &removal.key).into());
                 forgotten += 1;
             }
@@ -243,7 +252,14 @@ impl<S: Storage, W> Replica<S, W> {
         let stored = self.leaf_of(vnode, bucket, key)?;
         let mut batch = Batch::new();
         self.put_record(vnode, bucket, key, Shape::unknown(), record, &mut batch);
-        self.put_leaf(vnode, bucket, key, stored, Shape::of(record).digest(), &mut batch);
+        self.put_leaf(
+            vnode,
+            bucket,
+            key,
+            stored,
+            Shape::of(record).digest(),
+            &mut batch,
+        );
         let dots = record.live().iter().map(|s| s.span.dot);
         self.vnode(vnode)?.hold(dots, &mut batch);
         self.mended(vnode, bucket, key, &mut batch);
@@ -272,10 +288,11 @@ impl<S: Storage, W> Replica<S, W> {
         let mut from = Some(Vec::new());
         while let Some(at) = from.take() {
             let mut found = None;
-            self.storage.visit(Family::Evidence, &at, None, &mut |row, _| {
-                found = Some(Bytes::copy_from_slice(row));
-                ControlFlow::Break(())
-            })?;
+            self.storage
+                .visit(Family::Evidence, &at, None, &mut |row, _| {
+                    found = Some(Bytes::copy_from_slice(row));
+                    ControlFlow::Break(())
+                })?;
             let Some(row) = found else { break };
             let Some(vnode) = vnode_of(&row) else {
                 return Err(StorageError::Corrupt {
@@ -366,7 +383,10 @@ impl<S: Storage, W> Replica<S, W> {
         let number = self.lineage.hello().number;
         self.lineage.lose(number, &mut batch);
         let committed = self.commit(batch);
-        debug_assert!(committed.is_ok(), "nothing has failed before the first commit");
+        debug_assert!(
+            committed.is_ok(),
+            "nothing has failed before the first commit"
+        );
     }
 }
 

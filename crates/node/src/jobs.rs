@@ -149,14 +149,15 @@ impl<S: Storage> Node<S> {
             Job::Reclaim(reclaim) => {
                 let sets: Vec<ReplicaSetId> = self.buckets.placements().map(|p| p.set()).collect();
                 // What cannot be read or removed now is tried again after the next start.
-                let (mut batch, hints, more) = match reclaim.slice(self.replica.storage(), &sets, units) {
-                    Ok(Slice::More(batch, hints)) => (batch, hints, true),
-                    Ok(Slice::Last(batch, hints)) => {
-                        out.push(Output::Event(Event::Reclaimed));
-                        (batch, hints, false)
-                    }
-                    Err(_) => return self.jobs.next_reclaim(),
-                };
+                let (mut batch, hints, more) =
+                    match reclaim.slice(self.replica.storage(), &sets, units) {
+                        Ok(Slice::More(batch, hints)) => (batch, hints, true),
+                        Ok(Slice::Last(batch, hints)) => {
+                            out.push(Output::Event(Event::Reclaimed));
+                            (batch, hints, false)
+                        }
+                        Err(_) => return self.jobs.next_reclaim(),
+                    };
                 for (row, record) in &hints {
                     out.push(Output::Event(Event::HintDropped));
                     self.replica.uncount_hint(row, *record, &mut batch);

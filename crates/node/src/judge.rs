@@ -189,7 +189,9 @@ impl<S: Storage> Node<S> {
             let holds = |vote: &Vote| matches!(vote, Vote::Live | Vote::LiveUnsure);
             let holders = hearing.told.iter();
             let holders = holders.filter(|(_, t)| t.votes.iter().any(holds));
-            let holders: Vec<NodeId> = holders.map(|(node, _)| *node).collect();
+            let mut holders: BTreeSet<NodeId> = holders.map(|(node, _)| *node).collect();
+            // Also here: where it never was, nothing else would tell.
+            holders.insert(self.config.me);
             for node in holders {
                 let merge = ReplicaRequest::Merge(Merge {
                     vnode: *vnode,

@@ -306,7 +306,11 @@ impl ReadConversation {
     fn ask(&mut self, now: Time, node: NodeId, digest_only: bool) -> Ask {
         let (whole, input) = (!digest_only, self.input);
         let asked = self.asked.entry(node);
-        let asked = asked.or_insert(Asked { whole, at: now, input });
+        let asked = asked.or_insert(Asked {
+            whole,
+            at: now,
+            input,
+        });
         (asked.whole, asked.input) = (whole, input);
         Ask {
             node,

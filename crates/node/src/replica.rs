@@ -254,7 +254,8 @@ impl<S: Storage, W> Replica<S, W> {
 
     /// Whether enough others have told what they remember of this node.
     pub(crate) fn is_verified(&self) -> bool {
-        self.others.is_none_or(|others| self.lineage.is_verified(others))
+        self.others
+            .is_none_or(|others| self.lineage.is_verified(others))
     }
 
     /// What it has, whether or not that may be told to readers.
@@ -303,7 +304,14 @@ impl<S: Storage, W> Replica<S, W> {
             &incoming,
             level,
         )
-        .map(|applied| applied.due)
+        .and_then(|applied| match applied.kept_out {
+            // Whoever sent it would count on its being here.
+            true => Err(Refusal::Corrupt(
+                "the value is one that others had seen and did not have any more: its absence is being looked into"
+                    .to_owned(),
+            )),
+            false => Ok(applied.due),
+        })
     }
 
     /// Mints a dot for a put, or removes what a delete's client had read, and joins the result like any other record.
@@ -325,8 +333,7 @@ impl<S: Storage, W> Replica<S, W> {
         });
         let delta = Record::from_parts(put.into_iter().collect(), write.removed);
         let level = level_of(write.durable);
-        let applied =
-            self.apply(write.vnode, write.bucket, &write.key, record, &delta, level)?;
+        let applied = self.apply(write.vnode, write.bucket, &write.key, record, &delta, level)?;
         Ok((
             applied.due,
             Written {
@@ -486,7 +493,8 @@ impl<S: Storage, W> Replica<S, W> {
         }
         let before = Shape::of(&record);
         let vnode = self.vnodes.get(&id).expect("it was just loaded");
-        let change = record.admit(incoming, vnode.seen());
+        let change = record.admit(incoming, vnode.clock(), vnode.seen());
+        let kept_out = change.late.iter().any(|dot| !vnode.clock().contains(*dot));
         if !change.added.is_empty() {
             // Wholly or not at all: with the removals taken and the value not, this replica would show neither.
             self.has_room()?;
@@ -512,7 +520,11 @@ impl<S: Storage, W> Replica<S, W> {
             ticket: self.last,
             level,
         };
-        Ok(Applied { due, record })
+        Ok(Applied {
+            due,
+            record,
+            kept_out,
+        })
     }
 
     /// Reads of the record have to wait until its last commit is written.
@@ -528,6 +540,8 @@ pub(crate) struct Applied {
     pub(crate) due: Due,
     /// The record afterwards.
     pub(crate) record: Record,
+    /// Whether a value was kept out that never was here: others have seen it, and what became of it there is not known here.
+    pub(crate) kept_out: bool,
 }
 
 pub(crate) fn level_of(durable: bool) -> Level {

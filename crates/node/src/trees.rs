@@ -147,19 +147,20 @@ impl<S: Storage, W> Replica<S, W> {
         let end = keys::end_of(&keys::vnode_prefix(id));
         let mut units = units.max(1);
         let mut rest = None;
-        let visited = self
-            .storage
-            .visit(Family::Trees, &from, end.as_deref(), &mut |row, digest| {
-                if units == 0 {
-                    rest = Some(row.to_vec());
-                    return ControlFlow::Break(());
-                }
-                units -= 1;
-                if let (Some((at, _, _)), Ok(digest)) = (keys::of_leaf(row), digest.try_into()) {
-                    loading.tree.add(at, leaf(at, digest));
-                }
-                ControlFlow::Continue(())
-            });
+        let visited =
+            self.storage
+                .visit(Family::Trees, &from, end.as_deref(), &mut |row, digest| {
+                    if units == 0 {
+                        rest = Some(row.to_vec());
+                        return ControlFlow::Break(());
+                    }
+                    units -= 1;
+                    if let (Some((at, _, _)), Ok(digest)) = (keys::of_leaf(row), digest.try_into())
+                    {
+                        loading.tree.add(at, leaf(at, digest));
+                    }
+                    ControlFlow::Continue(())
+                });
         if let Err(error) = visited {
             // What was added cannot be told apart: from the beginning, the next time.
             self.trees.remove(&id);
@@ -263,20 +264,18 @@ impl PartsJob {
                 None => keys::end_of(&keys::vnode_prefix(self.vnode)),
             };
             let (found, mut rest) = (&mut self.found, None);
-            let visited = replica.storage.visit(
-                Family::Trees,
-                &from,
-                to.as_deref(),
-                &mut |row, digest| {
-                    if units == 0 {
-                        rest = Some(row.to_vec());
-                        return ControlFlow::Break(());
-                    }
-                    units -= 1;
-                    found.take(range, row, digest);
-                    ControlFlow::Continue(())
-                },
-            );
+            let visited =
+                replica
+                    .storage
+                    .visit(Family::Trees, &from, to.as_deref(), &mut |row, digest| {
+                        if units == 0 {
+                            rest = Some(row.to_vec());
+                            return ControlFlow::Break(());
+                        }
+                        units -= 1;
+                        found.take(range, row, digest);
+                        ControlFlow::Continue(())
+                    });
             if let Err(error) = visited {
                 return Some(refused(unreadable(&error)));
             }

@@ -9,8 +9,8 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use quorate_protocol::{
-    BucketId, Header, KeyRecord, Message, Refusal, ReplicaReply, ReplicaRequest, RequestId, Upkeep,
-    UpkeepReply, VnodeId,
+    BucketId, Header, KeyRecord, Message, Refusal, ReplicaReply, ReplicaRequest, RequestId,
+    UPKEEP_KEYS_MAX, Upkeep, UpkeepReply, VnodeId,
 };
 use quorate_ring::{NodeId, Partition, ReplicaSetId};
 use quorate_storage::{Batch, Family, Storage};
@@ -127,7 +127,9 @@ impl<S: Storage> Node<S> {
         // None at the start, when there is enough to do.
         let is_first = self.upkeep.verify_at == Time::default();
         self.upkeep.verify_at = now.after(Duration::from_micros(share / 2 + random));
-        let after = own.iter().find(|v| self.upkeep.verified.is_none_or(|last| **v > last));
+        let after = own
+            .iter()
+            .find(|v| self.upkeep.verified.is_none_or(|last| **v > last));
         let Some(vnode) = after.or(own.first()).copied().filter(|_| !is_first) else {
             return;
         };
@@ -245,12 +247,7 @@ impl<S: Storage> Node<S> {
     }
 
     /// This node as a replica is asked something by another, or by itself.
-    pub(crate) fn on_upkeep_asked(
-        &mut self,
-        waiter: Waiter,
-        asked: Upkeep,
-        out: &mut Vec<Output>,
-    ) {
+    pub(crate) fn on_upkeep_asked(&mut self, waiter: Waiter, asked: Upkeep, out: &mut Vec<Output>) {
         let reply = match asked {
             Upkeep::Hello(hello) => {
                 let Waiter::Peer(from, _) = waiter else {
@@ -272,6 +269,11 @@ impl<S: Storage> Node<S> {
                 Ok(job) => return self.take_on_upkeep(waiter, Job::Parts(job), out),
                 Err(refusal) => Err(refusal),
             },
+            Upkeep::Evidence(asked) => {
+                let from = asked.from.map(|from| from.to_vec());
+                let found = self.replica.evidence_of(asked.vnode, from, UPKEEP_KEYS_MAX);
+                found.map(|(removals, next)| UpkeepReply::Evidence(removals, next.map(Into::into)))
+            }
             Upkeep::Reconcile(asked) => {
                 let records = asked.records.iter();
                 let records: Result<Vec<_>, Refusal> = records
@@ -338,7 +340,11 @@ impl<S: Storage> Node<S> {
     }
 
     /// Whether records of this life may be touched. A life that this node did not know is known from here on.
-    pub(crate) fn may_touch(&mut self, bucket: BucketId, set: ReplicaSetId) -> Result<bool, Refusal> {
+    pub(crate) fn may_touch(
+        &mut self,
+        bucket: BucketId,
+        set: ReplicaSetId,
+    ) -> Result<bool, Refusal> {
         if self.buckets.objection(bucket, set).is_some() {
             return Ok(false);
         }
@@ -356,6 +362,7 @@ impl<S: Storage> Node<S> {
             Upkeep::Hello(_) => true,
             Upkeep::Root(asked) => self.is_seat(asked.vnode),
             Upkeep::Parts(asked) => self.is_seat(asked.vnode),
+            Upkeep::Evidence(asked) => self.is_seat(asked.vnode),
             Upkeep::Reconcile(asked) => self.is_seat(asked.vnode),
             Upkeep::Testify(asked) => self.is_seat(asked.vnode),
             Upkeep::Confirm(asked) | Upkeep::Forget(asked) => self.is_seat(asked.vnode),
@@ -386,10 +393,13 @@ impl<S: Storage> Node<S> {
     /// How many keys have evidence to collect.
     fn evidence_keys(&self) -> usize {
         let mut keys = 0;
-        let rows = self.replica.storage().visit(Family::Evidence, &[], None, &mut |_, _| {
-            keys += 1;
-            ControlFlow::Continue(())
-        });
+        let rows = self
+            .replica
+            .storage()
+            .visit(Family::Evidence, &[], None, &mut |_, _| {
+                keys += 1;
+                ControlFlow::Continue(())
+            });
         rows.map_or(usize::MAX, |()| keys)
     }
 

@@ -34,6 +34,7 @@ pub use request::{
     VALUE_BYTES_MAX, Value,
 };
 pub use upkeep::{
-    Hello, KeyDigest, KeyRecord, Part, PartsAsked, RANGE_KEYS_MAX, RANGES_MAX, Reconcile, Removal,
-    Removals, RootAsked, Testify, Testimony, UPKEEP_KEYS_MAX, Upkeep, UpkeepReply, Vote,
+    EvidenceAsked, Hello, KeyDigest, KeyRecord, Part, PartsAsked, RANGE_KEYS_MAX, RANGES_MAX,
+    Reconcile, Removal, Removals, RootAsked, Testify, Testimony, UPKEEP_KEYS_MAX, Upkeep,
+    UpkeepReply, Vote,
 };

@@ -22,6 +22,8 @@ pub enum Upkeep {
     Root(RootAsked),
     /// Tell what is in these ranges of a vnode.
     Parts(PartsAsked),
+    /// Tell what evidence you have of a vnode, from a place on.
+    Evidence(EvidenceAsked),
     /// Join these records, and tell yours.
     Reconcile(Reconcile),
     /// Tell what you know of these dots (rule R3).
@@ -59,6 +61,15 @@ pub struct PartsAsked {
     pub vnode: VnodeId,
     /// The first position of each, and how many bytes its positions share. At most [`RANGES_MAX`].
     pub ranges: Vec<(u64, u8)>,
+}
+
+/// Asks for evidence that waits to be collected.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct EvidenceAsked {
+    /// Which seat.
+    pub vnode: VnodeId,
+    /// Where to go on, as the last reply said; `None` for the beginning.
+    pub from: Option<Bytes>,
 }
 
 /// Brings records and asks for the other's.
@@ -123,6 +134,8 @@ pub enum UpkeepReply {
     Root(u128, Option<Bytes>),
     /// What each range holds, in the order asked.
     Parts(Vec<Part>),
+    /// Evidence, and where to go on if there is more.
+    Evidence(Vec<Removal>, Option<Bytes>),
     /// The records, encoded, in the order of the keys: after joining.
     Records(Vec<Bytes>),
     /// What is known of the dots.

@@ -80,7 +80,8 @@ impl World {
             }
         }
         for (i, left) in seen {
-            self.violations.push(format!("node {i} is at rest and {left}"));
+            self.violations
+                .push(format!("node {i} is at rest and {left}"));
         }
     }
 

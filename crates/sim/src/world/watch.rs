@@ -188,12 +188,7 @@ impl World {
     }
 
     /// What would be left of a key on a node's disk, should the power go now.
-    pub(super) fn on_disk(
-        &self,
-        i: usize,
-        generation: u32,
-        key: &str,
-    ) -> Option<(Record, DotSet)> {
+    pub(super) fn on_disk(&self, i: usize, generation: u32, key: &str) -> Option<(Record, DotSet)> {
         let storage = self.slots[i].disk.copy().open();
         let layout = self.layout.clone();
         let node = Node::new(self.config(i), layout, storage, [0; 32]).expect("a sound node");
