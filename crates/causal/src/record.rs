@@ -179,8 +179,24 @@ impl Record {
     }
 
     /// Forgets evidence that every replica has confirmed; returns whether there was any of it here.
+    ///
+    /// Of a run just the last counter is sure to be a dot of this key, those before it may be of other keys. So a run is shortened from
+    /// its front alone: what is left ends as it did. Cut elsewhere it would end in a counter that a clock could take for seen
+    /// while another key's value of that name is still on its way.
     pub fn forget(&mut self, confirmed: &DotSet) -> bool {
-        self.evidence.subtract(confirmed)
+        let mut forgotten = DotSet::new();
+        for (actor, runs) in self.evidence.iter() {
+            let Some(theirs) = confirmed.runs(actor) else {
+                continue;
+            };
+            for (first, last) in runs.iter() {
+                let with_first = theirs.iter().find(|(f, l)| (*f..=*l).contains(&first));
+                if let Some((_, until)) = with_first {
+                    forgotten.insert_run(actor, first, until.min(last));
+                }
+            }
+        }
+        self.evidence.subtract(&forgotten)
     }
 
     /// What of `removed` has been seen and is not live: its removal may be confirmed (rule R15).

@@ -385,3 +385,23 @@ fn what_was_seen_and_is_gone_is_not_taken_again() {
     assert!(record.forget(removed(&[1, 3]).evidence()));
     assert!(!record.evidence().contains(dot(3)) && record.evidence().contains(dot(4)));
 }
+
+/// A run of evidence that is confirmed but for a counter of another key, which has not come everywhere, keeps its end: else that counter
+/// would pass for a dot of this key, and its value would be kept out as seen when it comes.
+#[test]
+fn a_run_is_forgotten_from_its_front_alone() {
+    let actor = Actor(1);
+    let run = |runs: &[(u64, u64)]| {
+        let mut set = DotSet::new();
+        for (first, last) in runs {
+            set.insert_run(actor, *first, *last);
+        }
+        set
+    };
+    let mut record = Record::from_parts(Vec::new(), run(&[(6, 10)]));
+    assert!(record.forget(&run(&[(6, 6), (8, 10)])));
+    assert_eq!(*record.evidence(), run(&[(7, 10)]));
+    assert!(!record.forget(&run(&[(8, 10)])));
+    assert!(record.forget(&run(&[(1, 12)])));
+    assert!(record.is_empty());
+}
