@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use quorate_causal::DotSet;
-use quorate_protocol::{Removal, Removals, Upkeep, UpkeepReply, VnodeId};
+use quorate_protocol::{
+    Merge, Message, Removal, Removals, ReplicaRequest, Upkeep, UpkeepReply, VnodeId,
+};
 use quorate_ring::NodeId;
 use quorate_storage::Storage;
 
@@ -151,6 +153,34 @@ impl<S: Storage> Node<S> {
         }
     }
 
+    /// Sends this node's record of a key to one that could confirm nothing: it still shows what is removed, and takes the removal together with
+    /// what stands in its place.
+    fn send_record(
+        &mut self,
+        vnode: VnodeId,
+        removal: &Removal,
+        to: NodeId,
+        out: &mut Vec<Output>,
+    ) {
+        let Ok(record) = self.replica.load(vnode, removal.bucket, &removal.key) else {
+            return;
+        };
+        if record.is_empty() {
+            return;
+        }
+        let merge = ReplicaRequest::Merge(Merge {
+            vnode,
+            bucket: removal.bucket,
+            key: removal.key.clone(),
+            record: record.encode(),
+            durable: false,
+            hint_for: None,
+        });
+        let id = self.fresh_id();
+        let message = Message::Replica(id, self.upkeep_header(), merge);
+        out.push(Output::Send(to, message));
+    }
+
     /// The others have confirmed: now this node.
     fn confirm_own(&mut self, now: Time, out: &mut Vec<Output>) {
         let me = self.config.me;
@@ -187,6 +217,11 @@ impl<S: Storage> Node<S> {
                 let Ok(sets) = sets else {
                     return self.end_round(now, &round, false, out);
                 };
+                for (removal, set) in round.removals.iter().zip(&sets) {
+                    if set.is_empty() && from != self.config.me {
+                        self.send_record(round.vnode, removal, from, out);
+                    }
+                }
                 round.confirmed = Some(match round.confirmed.take() {
                     None => sets,
                     Some(before) => {

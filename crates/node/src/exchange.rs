@@ -20,6 +20,7 @@ use quorate_storage::Storage;
 use rand::Rng;
 
 use crate::api::{Event, Output};
+use crate::healing::removes_live;
 use crate::node::Node;
 use crate::replica::decode;
 use crate::time::Time;
@@ -47,6 +48,9 @@ struct Exchange {
     seen: Option<DotSet>,
     ranges: Vec<Range>,
     keys: BTreeSet<(BucketId, Bytes)>,
+    /// Whether evidence was asked for, and where to go on with that.
+    evidence_asked: bool,
+    evidence_from: Option<Bytes>,
     /// Whether this side has values that the other keeps out, having lost state itself: they may be of before the loss.
     doubtful: bool,
 }
@@ -136,6 +140,8 @@ impl<S: Storage> Node<S> {
             seen: None,
             ranges: Vec::new(),
             keys: BTreeSet::new(),
+            evidence_asked: false,
+            evidence_from: None,
             doubtful: false,
         });
         for node in [self.config.me, peer] {
@@ -206,8 +212,13 @@ impl<S: Storage> Node<S> {
                 self.join_all(&mut exchange, &sent, records, out)
             }
             (Step::Evidence, _, Some(UpkeepReply::Evidence(removals, next))) => {
-                if !self.take_evidence(exchange.vnode, removals) {
+                let Some(keys) = self.take_evidence(exchange.vnode, removals) else {
                     return self.break_off(now, &exchange, out);
+                };
+                exchange.keys.extend(keys);
+                exchange.evidence_from = next.clone();
+                if !exchange.keys.is_empty() {
+                    return self.go_on(now, exchange, out);
                 }
                 match next {
                     Some(next) => self.ask_evidence(now, exchange, Some(next), out),
@@ -277,6 +288,12 @@ impl<S: Storage> Node<S> {
         if !exchange.ranges.is_empty() {
             return self.go_on(now, exchange, out);
         }
+        if exchange.evidence_asked {
+            return match exchange.evidence_from.take() {
+                Some(from) => self.ask_evidence(now, exchange, Some(from), out),
+                None => self.complete(now, &exchange, out),
+            };
+        }
         let refilled = self.replica.vnode(vnode);
         if exchange.seen.is_none() && refilled.is_ok_and(|v| v.is_refilled(exchange.loss)) {
             return self.complete(now, &exchange, out);
@@ -293,23 +310,38 @@ impl<S: Storage> Node<S> {
     ) {
         let (vnode, peer) = (exchange.vnode, exchange.peer);
         exchange.step = Step::Evidence;
+        exchange.evidence_asked = true;
         self.upkeep.exchanging.current = Some(exchange);
         let asked = Upkeep::Evidence(EvidenceAsked { vnode, from });
         self.ask_upkeep(now, peer, asked, Purpose::Exchange, out);
     }
 
-    fn take_evidence(&mut self, vnode: VnodeId, removals: Vec<Removal>) -> bool {
-        removals.into_iter().all(|removal| {
-            let Ok(removed) = DotSet::decode(&removal.dots) else {
-                return false;
-            };
+    /// Joins what is removed there. Returns the keys of which something is live here that is removed there: whose whole records
+    /// are to be joined, so that what stands in its place comes with the removal.
+    fn take_evidence(
+        &mut self,
+        vnode: VnodeId,
+        removals: Vec<Removal>,
+    ) -> Option<Vec<(BucketId, Bytes)>> {
+        let mut keys = Vec::new();
+        for removal in removals {
+            let removed = DotSet::decode(&removal.dots).ok()?;
+            let record = self
+                .replica
+                .load(vnode, removal.bucket, &removal.key)
+                .ok()?;
+            if removes_live(&record, &removed) {
+                keys.push((removal.bucket, removal.key));
+                continue;
+            }
             let theirs = KeyRecord {
                 bucket: removal.bucket,
                 key: removal.key,
                 record: Record::from_parts(Vec::new(), removed).encode(),
             };
-            self.reconcile(vnode, &theirs).is_ok()
-        })
+            self.reconcile(vnode, &theirs).ok()?;
+        }
+        Some(keys)
     }
 
     /// Joins what the other side has told of what it was sent.

@@ -124,12 +124,9 @@ impl<S: Storage, W> Replica<S, W> {
             }
         };
         let votes: Vec<Vote> = asked.dots.iter().map(vote).collect();
-        let holds = votes
-            .iter()
-            .any(|v| matches!(v, Vote::Live | Vote::LiveUnsure));
         Ok(Testimony {
             votes,
-            record: if holds { record.encode() } else { Bytes::new() },
+            record: crate::upkeep::encoded(&record),
         })
     }
 
@@ -152,6 +149,12 @@ impl<S: Storage, W> Replica<S, W> {
                 continue;
             }
             let record = self.load(vnode, removal.bucket, &removal.key)?;
+            // A removal without what came in the place of what it removes would leave this replica showing neither. Whoever
+            // collects sends both, and confirms anew.
+            if removes_live(&record, &removed) {
+                confirmed.push(DotSet::new().encode());
+                continue;
+            }
             let incoming = Record::from_parts(Vec::new(), removed.clone());
             let applied = self.apply(
                 vnode,
@@ -388,6 +391,11 @@ impl<S: Storage, W> Replica<S, W> {
             "nothing has failed before the first commit"
         );
     }
+}
+
+/// Whether a removal takes something that is live.
+pub(crate) fn removes_live(record: &Record, removed: &DotSet) -> bool {
+    record.live().iter().any(|s| removed.contains(s.span.dot))
 }
 
 /// The dots of a removal that was sent.

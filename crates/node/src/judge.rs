@@ -185,7 +185,14 @@ impl<S: Storage> Node<S> {
         }
         if !removed.is_empty() {
             out.push(Output::Event(Event::AbsenceUpheld));
-            let evidence = Record::from_parts(Vec::new(), removed).encode();
+            // With what stands in its place, or whoever has nothing else would show nothing.
+            let mut all = Record::from_parts(Vec::new(), removed);
+            for testimony in hearing.told.values() {
+                if let Ok(record) = decode(&testimony.record) {
+                    all.merge(&record);
+                }
+            }
+            let evidence = all.encode();
             let holds = |vote: &Vote| matches!(vote, Vote::Live | Vote::LiveUnsure);
             let holders = hearing.told.iter();
             let holders = holders.filter(|(_, t)| t.votes.iter().any(holds));

@@ -172,7 +172,7 @@ pub struct KeyDigest {
 pub struct Testimony {
     /// Of each, in the order asked.
     pub votes: Vec<Vote>,
-    /// The record, encoded, if any of them is live.
+    /// The record, encoded: also what came in the place of what was removed.
     pub record: Bytes,
 }
 
