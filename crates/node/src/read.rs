@@ -90,8 +90,8 @@ pub(crate) struct ReadConversation {
     heard: BTreeMap<NodeId, Heard>,
     /// During which input each told its record, at the last.
     heard_at: BTreeMap<NodeId, u64>,
-    /// Values that one still had after another was without them.
-    certain: BTreeSet<Dot>,
+    /// What those showed that are asked again.
+    earlier: BTreeMap<NodeId, Record>,
     /// The input that the node handles.
     pub(crate) input: u64,
     /// The primaries lost because the connection to them ended. They may come back, and then can be asked again: a read changes
@@ -139,7 +139,7 @@ impl ReadConversation {
             asked: BTreeMap::new(),
             heard: BTreeMap::new(),
             heard_at: BTreeMap::new(),
-            certain: BTreeSet::new(),
+            earlier: BTreeMap::new(),
             input: 0,
             gone: BTreeSet::new(),
             gives_up_at: None,
@@ -170,10 +170,25 @@ impl ReadConversation {
 
     /// A replica told all it has.
     pub(crate) fn record(&mut self, node: NodeId, record: Record) {
-        if self.asked.contains_key(&node) {
-            self.heard.insert(node, Heard::Record(record));
-            self.heard_at.insert(node, self.input);
+        if !self.asked.contains_key(&node) {
+            return;
         }
+        let record = match self.earlier.remove(&node) {
+            // What has come to it since is left out: what that replaced may be gone from others without a trace, and was shown by
+            // them before.
+            Some(earlier) => {
+                let stays = |dot: Dot| record.live().iter().any(|s| s.span.dot == dot);
+                let live = earlier.live().iter().filter(|s| stays(s.span.dot));
+                let mut evidence = earlier.evidence().clone();
+                evidence.join(record.evidence());
+                Record::from_parts(live.cloned().collect(), evidence)
+            }
+            None => {
+                self.heard_at.insert(node, self.input);
+                record
+            }
+        };
+        self.heard.insert(node, Heard::Record(record));
     }
 
     /// The connection to a replica that was asked ended.
@@ -245,7 +260,9 @@ impl ReadConversation {
             }
         }
         for node in self.overtaken() {
-            self.heard.remove(&node);
+            if let Some(Heard::Record(record)) = self.heard.remove(&node) {
+                self.earlier.insert(node, record);
+            }
             asks.push(self.ask(now, node, false));
         }
         // Enough must be on their way, or have answered, for the requirement to be met.
@@ -270,7 +287,7 @@ impl ReadConversation {
     /// Those that told of a value which another lacks without evidence, and may have done so before all of them learnt of its
     /// removal and forgot it again. Asked anew, they lack it too if so; a value that one still has after the other was without
     /// was not removed. No fallback: it holds no record, and forgets nothing.
-    fn overtaken(&mut self) -> Vec<NodeId> {
+    fn overtaken(&self) -> Vec<NodeId> {
         let records = || {
             let heard = self.heard.iter();
             heard.filter_map(|(node, heard)| match heard {
@@ -280,26 +297,17 @@ impl ReadConversation {
         };
         let is_removed = |dot| records().any(|(_, r)| r.evidence().contains(dot));
         let lacks = |record: &Record, dot| !record.live().iter().any(|s| s.span.dot == dot);
-        let (mut overtaken, mut certain) = (Vec::new(), Vec::new());
+        let mut overtaken = Vec::new();
         for (holder, held) in records() {
             let asked = self.asked.get(&holder).map_or(0, |a| a.input);
             let later = |node: NodeId| self.heard_at.get(&node).is_some_and(|at| asked < *at);
-            for dot in held.live().iter().map(|s| s.span.dot) {
-                if is_removed(dot) || self.certain.contains(&dot) {
-                    continue;
-                }
-                let mut lacking = records().filter(|(_, r)| lacks(r, dot)).peekable();
-                if lacking.peek().is_none() {
-                    continue;
-                }
-                match lacking.any(|(node, _)| later(node)) {
-                    true => overtaken.push(holder),
-                    false => certain.push(dot),
-                }
+            let is_doubtful = |dot: Dot| {
+                !is_removed(dot) && records().any(|(node, r)| later(node) && lacks(r, dot))
+            };
+            if held.live().iter().any(|s| is_doubtful(s.span.dot)) {
+                overtaken.push(holder);
             }
         }
-        self.certain.extend(certain);
-        overtaken.dedup();
         overtaken
     }
 
