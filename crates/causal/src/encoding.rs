@@ -96,9 +96,7 @@ impl Record {
     /// As [`Record::decode`], as far as the head tells.
     pub fn digest_of(bytes: &[u8], at_ms: u64) -> Result<Digest, DecodeError> {
         let heads = Reader::new(bytes).heads()?;
-        let shown = heads
-            .iter()
-            .filter(|h| h.expires.is_none_or(|e| e > at_ms));
+        let shown = heads.iter().filter(|h| h.expires.is_none_or(|e| e > at_ms));
         Ok(Digest::of(shown.map(|h| h.span.dot)))
     }
 

@@ -167,7 +167,10 @@ fn a_digest_needs_the_head_alone() {
     let record = some_record();
     let bytes = record.encode();
     let head = 2 + (16 + 2 + 2 + 1) + (16 + 1 + 1 + 1);
-    assert_eq!(Record::digest_of(&bytes[..head], 0).unwrap(), record.digest());
+    assert_eq!(
+        Record::digest_of(&bytes[..head], 0).unwrap(),
+        record.digest()
+    );
     assert_eq!(
         Record::digest_of(&bytes[..head - 1], 0),
         Err(DecodeError::Truncated)

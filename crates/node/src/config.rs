@@ -6,7 +6,7 @@ use bytes::Bytes;
 use quorate_causal::ContextKey;
 use quorate_protocol::{
     META_BYTES_MAX, Quorum, SIBLINGS_BYTES_FACTOR, SIBLINGS_MAX, TIMEOUT_DEFAULT, TIMEOUT_MAX,
-    VALUE_BYTES_MAX,
+    TTL_SKEW_MAX, VALUE_BYTES_MAX,
 };
 use quorate_ring::NodeId;
 
@@ -84,6 +84,8 @@ pub struct Limits {
     /// How many records a job such as a scan looks at before requests have their turn: with 512, about half a
     /// millisecond's worth.
     pub slice_units: usize,
+    /// How far the clocks of the cluster may be apart; see [`TTL_SKEW_MAX`]. All nodes must agree on it.
+    pub ttl_skew_max: Duration,
 }
 
 impl Default for Limits {
@@ -100,6 +102,7 @@ impl Default for Limits {
             read_patience: Duration::from_millis(100),
             list_patience: Duration::from_secs(1),
             slice_units: 512,
+            ttl_skew_max: TTL_SKEW_MAX,
         }
     }
 }

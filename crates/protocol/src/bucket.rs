@@ -8,7 +8,7 @@ use bytes::Bytes;
 use quorate_ring::MAX_COPIES;
 use serde::{Deserialize, Serialize};
 
-use crate::{BucketId, Lifetime, Quorum, ttl_text};
+use crate::{BucketId, Lifetime, Quorum, TtlError, ttl_text};
 
 /// The most buckets that a cluster has entries for. Every node holds the table in memory and sends it to whoever
 /// comes back; ten thousand entries are some two megabytes.
@@ -191,8 +191,10 @@ impl PropertyChanges {
             "dw" => self.dw = Some(quorum()?),
             "max_siblings" => self.max_siblings = Some(number(1, SIBLINGS_SETTING_MAX)?),
             "ttl" => {
-                let ttl = Lifetime::parse(text);
-                self.ttl = Some(ttl.map_err(|why| format!("ttl={text} is not possible: {why}"))?);
+                self.ttl = Some(Lifetime::parse(text).map_err(|why| match why {
+                    TtlError::Malformed => format!("ttl={text} is not {why}"),
+                    TtlError::OutOfBounds => format!("ttl={text} is not possible: {why}"),
+                })?);
             }
             _ => {
                 return Err(format!(

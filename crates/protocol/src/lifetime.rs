@@ -112,7 +112,11 @@ mod tests {
             ("3650d", TTL_MAX.as_millis() as u64),
         ] {
             assert_eq!(Lifetime::parse(text), Ok(Lifetime::Ms(ms)), "{text}");
-            assert_eq!(Lifetime::parse(&ttl_text(ms)), Ok(Lifetime::Ms(ms)), "{text}");
+            assert_eq!(
+                Lifetime::parse(&ttl_text(ms)),
+                Ok(Lifetime::Ms(ms)),
+                "{text}"
+            );
         }
         assert_eq!(ttl_text(5_400_000), "1h30m");
         for text in ["0", "0s", "999ms", "3651d", "1000years"] {
@@ -130,7 +134,10 @@ mod tests {
             parse_deadline("2030-03-17T17:46:40.123Z"),
             Ok(1_900_000_000_123)
         );
-        assert_eq!(parse_deadline("2030-03-17T17:46:40Z"), Ok(1_900_000_000_000));
+        assert_eq!(
+            parse_deadline("2030-03-17T17:46:40Z"),
+            Ok(1_900_000_000_000)
+        );
         assert_eq!(deadline_text(u64::MAX), "9999-12-31T23:59:59.999Z");
         for text in ["", "tomorrow", "2030-03-17", "1970-01-01T00:00:00Z", "1"] {
             assert!(parse_deadline(text).unwrap_err().contains("UTC"), "{text}");
