@@ -46,6 +46,8 @@ pub(crate) enum Accident {
     Reset,
     /// The disk of a node is nearly full for a while: it takes no values, and everything else goes on.
     FullDisk,
+    /// The clock of a node is an hour off for a while.
+    ClockJump,
 }
 
 impl Faults {
@@ -63,6 +65,12 @@ impl Faults {
             accidents: Vec::new(),
             accident_gap_us: u64::MAX,
         }
+    }
+
+    /// The longest that a message takes, in milliseconds.
+    pub(crate) fn late_ms(&self) -> u64 {
+        let straggler = if self.straggler > 0.0 { 2_000 } else { 0 };
+        straggler.max(self.delay_us_max / 1_000 + 1)
     }
 
     pub(crate) fn draw(profile: &Profile, rng: &mut ChaCha12Rng) -> Self {
@@ -84,6 +92,7 @@ impl Faults {
             Accident::OneWay,
             Accident::Reset,
             Accident::FullDisk,
+            Accident::ClockJump,
         ];
         Faults {
             loss: maybe(rng, 0.1),

@@ -91,11 +91,15 @@ pub enum Mutant {
     IgnoreConditions,
     /// A listing asks one replica of each partition, whatever `r` says.
     ListOne,
+    /// Copies have later deadlines than what they are copies of (against rule R16).
+    ExtendTtl,
+    /// Copies have no deadline, so that what has expired is shown (against rule R16).
+    LoseTtl,
 }
 
 impl Mutant {
     /// Every mutant.
-    pub const ALL: [Mutant; 11] = [
+    pub const ALL: [Mutant; 13] = [
         Mutant::DropContexts,
         Mutant::ReuseCounter,
         Mutant::AckBeforeSync,
@@ -107,5 +111,7 @@ impl Mutant {
         Mutant::ServeTheDropped,
         Mutant::IgnoreConditions,
         Mutant::ListOne,
+        Mutant::ExtendTtl,
+        Mutant::LoseTtl,
     ];
 }

@@ -65,6 +65,18 @@ impl World {
                     merge.record = bare.encode();
                 }
             }
+            Some(mutant @ (Mutant::ExtendTtl | Mutant::LoseTtl)) => {
+                if let Ok(record) = Record::decode(&merge.record) {
+                    let mut live = record.live().to_vec();
+                    for sibling in &mut live {
+                        sibling.expires = sibling
+                            .expires
+                            .map(|deadline| deadline + 60_000)
+                            .filter(|_| mutant == Mutant::ExtendTtl);
+                    }
+                    merge.record = Record::from_parts(live, record.evidence().clone()).encode();
+                }
+            }
             Some(Mutant::AckWithoutMerge) => {
                 let merged = ReplicaReply::Merged { synced: true };
                 self.send(to, from, Message::Reply(id, merged));

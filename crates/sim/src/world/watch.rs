@@ -16,7 +16,7 @@ impl World {
             return;
         };
         for sibling in record.live() {
-            let named = (merge.key.clone(), sibling.payload.clone());
+            let named = (merge.key.clone(), sibling.payload.clone(), sibling.expires);
             let known = self
                 .dots
                 .entry(sibling.span.dot)
@@ -114,6 +114,11 @@ impl World {
         if self.faults.os_durability {
             return;
         }
+        // Nor is one that has ended by now.
+        let may_have_ended = |(absent, _)| absent <= self.now || self.clocks_jumped;
+        if op.ends.is_some_and(may_have_ended) {
+            return;
+        }
         let (key, w) = (op.key.clone(), op.quorum.0);
         let mut seen = op.seen.clone().unwrap_or_default();
         // What a write that read first must have found is removed, or was already.
@@ -132,13 +137,13 @@ impl World {
         if self.drops() > 0 {
             seen.clear();
         }
-        let mut removed: Vec<Dot> = Vec::new();
-        for (dot, (at, payload)) in &self.dots {
+        let mut removed: Vec<(Dot, bool)> = Vec::new();
+        for (dot, (at, payload, expires)) in &self.dots {
             let value = decode_value(payload).ok().map(|v| v.data);
             let value = value.and_then(|v| std::str::from_utf8(&v).ok()?.parse::<u64>().ok());
             let was_seen = value.is_some_and(|value| seen.contains(&value));
             if was_seen && at == key.as_bytes() {
-                removed.push(*dot);
+                removed.push((*dot, expires.is_some()));
             }
         }
         let holds = |record: &Record| {
@@ -146,7 +151,12 @@ impl World {
                 let live = record.live().iter().any(|s| s.span.dot == dot);
                 live || record.evidence().contains(dot)
             });
-            written && removed.iter().all(|dot| record.evidence().contains(*dot))
+            // What was found may have been dropped before, its time being up: that leaves nothing.
+            let gone = |(dot, ends): &(Dot, bool)| {
+                let dropped = *ends && !record.live().iter().any(|s| s.span.dot == *dot);
+                dropped || record.evidence().contains(*dot)
+            };
+            written && removed.iter().all(gone)
         };
         let seats = self.seats_of(&key);
         let copies = |generation| {
