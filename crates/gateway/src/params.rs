@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use quorate_protocol::{KEY_BYTES_MAX, Options, QUORUM_COUNT_MAX, Quorum, TIMEOUT_MAX};
+use quorate_protocol::{
+    KEY_BYTES_MAX, Lifetime, Options, QUORUM_COUNT_MAX, Quorum, TIMEOUT_MAX, TtlError,
+};
 use thiserror::Error;
 
 use crate::percent::{self, PercentError};
@@ -42,6 +44,8 @@ pub(crate) struct Params {
     pub(crate) options: Options,
     /// Milliseconds, at least 1 where given; 0 for the default.
     pub(crate) timeout_ms: u32,
+    /// How long the value of a put is to live, where that is not for its bucket to say.
+    pub(crate) lifetime: Option<Lifetime>,
     /// What the keys of a listing begin with.
     pub(crate) prefix: String,
     /// The key after which a listing begins.
@@ -310,13 +314,7 @@ fn apply(params: &mut Params, parameter: &Parameter, value: &str) -> Result<(), 
             }
         }
         Name::Explain => options.explain = boolean(name, value)?,
-        Name::Ttl => {
-            duration(name, value)?;
-            return Err(ParamError::NotYet {
-                name,
-                why: "the value would be kept for ever; leave it out to store it so",
-            });
-        }
+        Name::Ttl => params.lifetime = Some(lifetime(name, value)?),
     }
     Ok(())
 }
@@ -398,6 +396,24 @@ fn duration(name: &'static str, value: &str) -> Result<Duration, ParamError> {
         name,
         value: shorten(value),
         expected: "a duration such as 250ms, 2s or 1h30m".to_owned(),
+    })
+}
+
+fn lifetime(name: &'static str, value: &str) -> Result<Lifetime, ParamError> {
+    Lifetime::parse(value).map_err(|error| {
+        let (value, text) = (shorten(value), error.to_string());
+        match error {
+            TtlError::Malformed => ParamError::Malformed {
+                name,
+                value,
+                expected: text,
+            },
+            TtlError::OutOfBounds => ParamError::Impossible {
+                name,
+                value,
+                why: text,
+            },
+        }
     })
 }
 
@@ -554,6 +570,27 @@ mod tests {
     }
 
     #[test]
+    fn times_to_live() {
+        let ttl =
+            |value: &str| parse(Operation::Put, Some(&format!("ttl={value}"))).map(|p| p.lifetime);
+        assert_eq!(ttl("1h"), Ok(Some(Lifetime::Ms(3_600_000))));
+        assert_eq!(ttl("1s"), Ok(Some(Lifetime::Ms(1_000))));
+        assert_eq!(ttl("none"), Ok(Some(Lifetime::Unlimited)));
+        for impossible in ["0", "0s", "999ms", "3651d"] {
+            let query = format!("ttl={impossible}");
+            assert_eq!(status(Operation::Put, &query), Kind::Impossible, "{query}");
+        }
+        for bad in ["", "1", "soon", "-1s", "None"] {
+            let query = format!("ttl={bad}");
+            assert_eq!(
+                status(Operation::Put, &query),
+                Kind::BadParameter,
+                "{query}"
+            );
+        }
+    }
+
+    #[test]
     fn each_once_and_only_where_it_applies() {
         assert_eq!(
             parse(Operation::Get, Some("r=1&r=1")),
@@ -591,9 +628,7 @@ mod tests {
 
     #[test]
     fn what_does_not_exist_yet_says_so() {
-        for query in ["sloppy=true", "ttl=1h"] {
-            assert_eq!(status(Operation::Put, query), Kind::NotYet, "{query}");
-        }
+        assert_eq!(status(Operation::Put, "sloppy=true"), Kind::NotYet);
         for query in [
             "sloppy",
             "sloppy=1",

@@ -221,6 +221,22 @@ async fn not_modified() {
 }
 
 #[tokio::test]
+async fn a_put_s_time_to_live_reaches_the_store() {
+    let http = Http::new();
+    for (query, lifetime) in [
+        ("", None),
+        ("?ttl=1h30m", Some(Lifetime::Ms(5_400_000))),
+        ("?ttl=none", Some(Lifetime::Unlimited)),
+    ] {
+        http.put(&format!("{KEY}{query}"), "x").await;
+        match http.store.last_call().1 {
+            Request::Put(put) => assert_eq!(put.lifetime, lifetime, "{query}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn conditions_that_are_not_evaluated_are_refused() {
     let http = Http::new();
     for (method, name, value) in [
@@ -478,7 +494,8 @@ async fn every_mistake_in_a_parameter_is_refused_by_name() {
         ("PUT", "timeout=0s", 422, "impossible", "timeout"),
         ("PUT", "timeout=1h30m", 422, "impossible", "timeout"),
         ("PUT", "sloppy=true", 422, "not-yet", "sloppy"),
-        ("PUT", "ttl=1h", 422, "not-yet", "ttl"),
+        ("PUT", "ttl=0", 422, "impossible", "ttl"),
+        ("PUT", "ttl=11years", 422, "impossible", "ttl"),
         ("GET", "explain=yes", 400, "bad-parameter", "explain"),
         ("PUT", "pr=0", 400, "bad-parameter", "pr"),
     ] {
@@ -833,6 +850,7 @@ async fn values_stored_by_other_ways_never_break_a_response() {
                     ("Fine".to_owned(), "yes".to_owned()),
                 ],
             },
+            expires_ms: Some(u64::MAX),
         }],
         context: Bytes::from_static(b"c"),
     });
@@ -841,6 +859,7 @@ async fn values_stored_by_other_ways_never_break_a_response() {
     assert_eq!(get.header("content-type"), "application/octet-stream");
     assert_eq!(get.header("quorate-unshown-meta"), "2");
     assert_eq!(get.header("quorate-meta-fine"), "yes");
+    assert_eq!(get.header("quorate-expires"), "9999-12-31T23:59:59.999Z");
     let tag = get.header("etag").to_owned();
     http.ask("GET", KEY, &[("if-none-match", &tag)], "")
         .await

@@ -94,7 +94,7 @@ pub enum Event {
     ConditionFailed,
     /// An answer went out with an account of how it came about.
     Explained,
-    /// A value was hidden from a read, since its time was up.
+    /// A read hid a value whose time was up.
     ExpiredHidden,
     /// A value was dropped for good, as its time had been up for longer than clocks may differ.
     ExpiredDropped,

@@ -30,6 +30,9 @@ pub(crate) struct Faults {
     pub(crate) accident_gap_us: u64,
 }
 
+/// The longest that an accident lasts, in microseconds.
+pub(crate) const PAUSE_US_MAX: u64 = 4_000_000;
+
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Accident {
     /// A node stops at once; what was not synced is lost, but for a prefix of it. It starts again later.
@@ -67,10 +70,15 @@ impl Faults {
         }
     }
 
-    /// The longest that a message takes, in milliseconds.
+    /// The longest that a message takes until it is heard, in milliseconds.
     pub(crate) fn late_ms(&self) -> u64 {
         let straggler = if self.straggler > 0.0 { 2_000 } else { 0 };
-        straggler.max(self.delay_us_max / 1_000 + 1)
+        let pause = if self.accidents.contains(&Accident::Pause) {
+            PAUSE_US_MAX / 1_000
+        } else {
+            0
+        };
+        straggler.max(self.delay_us_max / 1_000 + 1) + pause
     }
 
     pub(crate) fn draw(profile: &Profile, rng: &mut ChaCha12Rng) -> Self {

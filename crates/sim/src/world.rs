@@ -52,6 +52,10 @@ const SECRET: [u8; 32] = [7; 32];
 const STEPS_MAX: u64 = 5_000_000;
 
 /// What happens next.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "messages are most of what happens, and a box for each costs more"
+)]
 enum Happening {
     /// A message arrives.
     Deliver {
@@ -520,7 +524,8 @@ impl World {
         match output {
             Output::Send(to, message) => self.send(i, to.0 as usize, message),
             Output::Answer(Caller(caller), answer) => {
-                self.check_deadlines(i, &answer);
+                // It may have come from the coordinator of a request that was passed on.
+                self.check_deadlines(i, &answer, self.faults.late_ms());
                 if caller >= OWN_CALLERS {
                     self.check_status(i, caller, &answer);
                     self.own_answers.insert(caller, answer);
@@ -625,6 +630,9 @@ impl World {
 
     fn send(&mut self, from: usize, to: usize, message: Message) {
         self.check_dots(&message);
+        if let Message::Answer(_, answer) = &message {
+            self.check_deadlines(from, answer, 0);
+        }
         let Some(epoch) = self.alive(to) else {
             return;
         };

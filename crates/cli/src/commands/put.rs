@@ -44,6 +44,10 @@ pub(crate) struct Put {
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
 
+    /// How long the value lives, from 1s to 10 years, or none for no end [default: the bucket's ttl]
+    #[arg(long, value_name = "DURATION", value_parser = lifetime)]
+    ttl: Option<Lifetime>,
+
     /// A name and a text to keep beside the value; may be repeated
     #[arg(long, value_name = "NAME=TEXT", value_parser = named_text)]
     meta: Vec<(String, String)>,
@@ -96,7 +100,8 @@ impl Put {
                 )
                 .condition(condition)
                 .timeout(self.timeout.timeout)
-                .context(self.context);
+                .context(self.context)
+                .lifetime(self.ttl);
             if let Some(content_type) = self.content_type {
                 put = put.content_type(content_type);
             }
@@ -134,6 +139,13 @@ fn standard_input() -> Result<Bytes, Failure> {
         .read_to_end(&mut value)
         .map_err(|error| Failure::io("read standard input", &error))?;
     Ok(value.into())
+}
+
+fn lifetime(argument: &str) -> Result<Lifetime, String> {
+    Lifetime::parse(argument).map_err(|why| match why {
+        TtlError::Malformed => format!("write {why}"),
+        TtlError::OutOfBounds => why.to_string(),
+    })
 }
 
 fn named_text(argument: &str) -> Result<(String, String), String> {

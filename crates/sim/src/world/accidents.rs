@@ -1,6 +1,7 @@
 //! What breaks, and when.
 
 use super::*;
+use crate::faults::PAUSE_US_MAX;
 
 impl World {
     pub(super) fn plan_accident(&mut self) {
@@ -18,7 +19,7 @@ impl World {
         let nodes = self.slots.len();
         let victim = self.rng.random_range(0..nodes);
         let other = (victim + self.rng.random_range(1..nodes)) % nodes;
-        let while_us = self.rng.random_range(10_000..4_000_000);
+        let while_us = self.rng.random_range(10_000..PAUSE_US_MAX);
         let power = !self.faults.os_durability;
         let name = match accident {
             Accident::Crash => {

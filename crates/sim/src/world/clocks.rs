@@ -36,8 +36,15 @@ impl World {
         }
     }
 
+    /// Whether a deadline has passed on some clock.
+    pub(super) fn may_have_ended(&self, expires_ms: u64) -> bool {
+        let now_ms = EPOCH_MS + self.now / 1_000;
+        self.clocks_jumped || expires_ms <= now_ms + SKEW_US / 1_000
+    }
+
     /// No answer shows a value whose time was up by every clock, and each value is told with the same deadline always.
-    pub(super) fn check_deadlines(&mut self, i: usize, answer: &Answer) {
+    /// `late_ms` is how long ago it may have been made.
+    pub(super) fn check_deadlines(&mut self, i: usize, answer: &Answer, late_ms: u64) {
         let opened = match answer {
             Answer::Explained(explained) => explained.answer().ok(),
             _ => None,
@@ -58,8 +65,7 @@ impl World {
                     shown.expires_ms
                 ));
             }
-            // An answer may have come from the coordinator of a request that was passed on, over a slow link.
-            let late_ms = SKEW_US / 1_000 + self.faults.late_ms();
+            let late_ms = SKEW_US / 1_000 + late_ms;
             let jumped = self.clocks_jumped && !self.healing;
             if shown.expires_ms.is_some_and(|e| e + late_ms < now_ms) && !jumped {
                 self.violations.push(format!(

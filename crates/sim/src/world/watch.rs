@@ -143,7 +143,7 @@ impl World {
             let value = value.and_then(|v| std::str::from_utf8(&v).ok()?.parse::<u64>().ok());
             let was_seen = value.is_some_and(|value| seen.contains(&value));
             if was_seen && at == key.as_bytes() {
-                removed.push((*dot, expires.is_some()));
+                removed.push((*dot, expires.is_some_and(|e| self.may_have_ended(e))));
             }
         }
         let holds = |record: &Record| {
@@ -151,11 +151,8 @@ impl World {
                 let live = record.live().iter().any(|s| s.span.dot == dot);
                 live || record.evidence().contains(dot)
             });
-            // What was found may have been dropped before, its time being up: that leaves nothing.
-            let gone = |(dot, ends): &(Dot, bool)| {
-                let dropped = *ends && !record.live().iter().any(|s| s.span.dot == *dot);
-                dropped || record.evidence().contains(*dot)
-            };
+            // What had ended need not have been found, nor be removed: nobody shows it, wherever it still is.
+            let gone = |(dot, ended): &(Dot, bool)| *ended || record.evidence().contains(*dot);
             written && removed.iter().all(gone)
         };
         let seats = self.seats_of(&key);
