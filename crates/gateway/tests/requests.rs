@@ -11,7 +11,8 @@ use common::{Http, Store, VALUE_BYTES_MAX};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use proptest::prelude::*;
 use quorate_protocol::{
-    Answer, Condition, Description, Options, Quorum, Refusal, Request, Shown, Trace, Unmet, Value,
+    Answer, Condition, Description, Lifetime, Options, Quorum, Refusal, Request, Shown, Trace,
+    Unmet, Value,
 };
 use serde_json::json;
 

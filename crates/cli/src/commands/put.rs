@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use quorate_client::Explained;
-use quorate_protocol::Options;
+use quorate_protocol::{Lifetime, Options, TtlError};
 use serde_json::json;
 
 use crate::explain;
