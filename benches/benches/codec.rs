@@ -49,12 +49,14 @@ fn messages() -> Vec<(&'static str, Message)> {
         key: key.clone().into(),
         record: vec![b'r'; VALUE_BYTES + 100].into(),
         durable: false,
+        hint_for: None,
     };
     let read = Read {
         vnode,
         bucket: BucketId::new("carts", 0),
         key: key.into(),
         digest_only: true,
+        hinted: false,
     };
     let found = Answer::Found {
         siblings: vec![Shown {

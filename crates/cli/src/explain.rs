@@ -63,8 +63,12 @@ fn text(account: &Account) -> String {
         "NODE", "REGION", "STATE", "AFTER", "WHAT", "DOTS", "REMOVED",
     ]);
     for replica in &account.replicas {
+        let name = match &replica.stands_in_for {
+            None => replica.node.clone(),
+            Some(primary) => format!("{} for {primary}", replica.node),
+        };
         let mut named = [
-            replica.node.as_str(),
+            name.as_str(),
             replica.region.as_str(),
             if replica.up { "up" } else { "down" },
         ];
@@ -89,7 +93,7 @@ fn text(account: &Account) -> String {
         }
         match replica.steps.last().map(|s| s.what.as_str()) {
             None => row("-".to_owned(), "not asked", "-".to_owned(), 0),
-            Some(what) if what.starts_with("asked") || what == "sent the write" => {
+            Some(what) if what.starts_with("asked") || what.starts_with("sent the write") => {
                 row("-".to_owned(), "no answer by then", "-".to_owned(), 0);
             }
             Some(_) => {}
@@ -137,6 +141,7 @@ mod tests {
         let replica = |node: &str, up: bool, steps: Vec<StepAccount>| ReplicaAccount {
             node: node.to_owned(),
             region: "eu".to_owned(),
+            stands_in_for: None,
             up,
             steps,
         };
@@ -156,6 +161,14 @@ mod tests {
                 ),
                 replica("node-2", false, vec![step(30, "asked for a digest", &[])]),
                 replica("node-3", true, Vec::new()),
+                ReplicaAccount {
+                    stands_in_for: Some("node-2".to_owned()),
+                    ..replica(
+                        "node-4",
+                        true,
+                        vec![step(40, "asked for what it keeps", &[])],
+                    )
+                },
             ],
             repaired: vec![RepairAccount {
                 node: "node-2".to_owned(),
@@ -183,10 +196,12 @@ mod tests {
         );
         assert!(lines[5].contains("no answer by then"), "{text}");
         assert!(lines[6].contains("not asked"), "{text}");
+        assert!(lines[7].starts_with("node-4 for node-2"), "{text}");
+        assert!(lines[8].contains("no answer by then"), "{text}");
         assert_eq!(
-            lines[7],
+            lines[9],
             "node-2 was behind and was sent a:1, and 1 runs of removals"
         );
-        assert_eq!(lines[8], "a:1 stands: so it is");
+        assert_eq!(lines[10], "a:1 stands: so it is");
     }
 }

@@ -55,6 +55,24 @@ pub(crate) struct WriteArgs {
     pub(crate) dw: Option<Quorum>,
 }
 
+/// Whether other nodes may stand in for a key's primaries.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(crate) struct SloppyArgs {
+    /// Whether other nodes may stand in for primaries that are out of reach: true or false [default: the bucket's, true]
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) sloppy: Option<bool>,
+}
+
+impl SloppyArgs {
+    /// This, in a request's options.
+    pub(crate) fn into_options(self, options: Options) -> Options {
+        Options {
+            sloppy: self.sloppy,
+            ..options
+        }
+    }
+}
+
 /// What must be so for a write to happen.
 #[derive(Args, Clone, Debug, Default)]
 #[command(

@@ -160,6 +160,7 @@ fn changes(document: &[u8]) -> Result<PropertyChanges, Problem> {
         let text = match value {
             Json::String(text) => text.clone(),
             Json::Number(number) => number.to_string(),
+            Json::Bool(flag) => flag.to_string(),
             Json::Array(items) if name == "regions" && items.iter().all(Json::is_string) => {
                 let names: Vec<&str> = items.iter().filter_map(Json::as_str).collect();
                 names.join(",")
@@ -206,11 +207,14 @@ mod tests {
 
     #[test]
     fn documents() {
-        let read = changes(br#"{"n": 3, "w": "all", "r": 1, "regions": ["eu", "us"]}"#).unwrap();
+        let read =
+            changes(br#"{"n": 3, "w": "all", "r": 1, "sloppy": false, "regions": ["eu", "us"]}"#)
+                .unwrap();
         assert_eq!(
             (read.n, read.w, read.r),
             (Some(3), Some(Quorum::All), Some(Quorum::Count(1)))
         );
+        assert_eq!(read.sloppy, Some(false));
         assert_eq!(read.regions, Some(vec!["eu".to_owned(), "us".to_owned()]));
         let ttl = |document: &[u8]| changes(document).unwrap().ttl;
         assert_eq!(ttl(br#"{"ttl": "1h"}"#), Some(Lifetime::Ms(3_600_000)));
@@ -223,6 +227,7 @@ mod tests {
             (br#"{"n": 0}"#, Kind::BadProperties),
             (br#"{"n": true}"#, Kind::BadProperties),
             (br#"{"w": "most"}"#, Kind::BadProperties),
+            (br#"{"sloppy": "maybe"}"#, Kind::BadProperties),
             (br#"{"kind": "set"}"#, Kind::BadProperties),
             (br#"{"ttl": "999ms"}"#, Kind::BadProperties),
             (br#"{"ttl": 60}"#, Kind::BadProperties),

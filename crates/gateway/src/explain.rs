@@ -138,6 +138,7 @@ mod tests {
         let replica = |i: usize| ReplicaAccount {
             node: format!("node-{i}"),
             region: "\u{d6}sterreich".to_owned(),
+            stands_in_for: None,
             up: true,
             steps: vec![step("asked for the record"), step(text)],
         };

@@ -305,14 +305,7 @@ fn apply(params: &mut Params, parameter: &Parameter, value: &str) -> Result<(), 
         Name::Limit => params.limit = Some(limit(name, value)?),
         Name::Timeout => params.timeout_ms = timeout_ms(name, value)?,
         Name::ReturnBody => options.return_body = boolean(name, value)?,
-        Name::Sloppy => {
-            if boolean(name, value)? {
-                return Err(ParamError::NotYet {
-                    name,
-                    why: "every quorum is strict for now, as sloppy=false asks",
-                });
-            }
-        }
+        Name::Sloppy => options.sloppy = Some(boolean(name, value)?),
         Name::Explain => options.explain = boolean(name, value)?,
         Name::Ttl => params.lifetime = Some(lifetime(name, value)?),
     }
@@ -495,6 +488,7 @@ mod tests {
                     w: Some(Quorum::Count(2)),
                     pw: Some(Quorum::Count(1)),
                     dw: Some(Quorum::All),
+                    sloppy: Some(false),
                     return_body: true,
                     ..Options::default()
                 },
@@ -628,7 +622,6 @@ mod tests {
 
     #[test]
     fn what_does_not_exist_yet_says_so() {
-        assert_eq!(status(Operation::Put, "sloppy=true"), Kind::NotYet);
         for query in [
             "sloppy",
             "sloppy=1",

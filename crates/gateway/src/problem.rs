@@ -39,6 +39,7 @@ pub(crate) enum Kind {
     NotFound,
     BucketChanged,
     DiskFull,
+    HintsFull,
     Unmet,
 }
 
@@ -103,6 +104,11 @@ impl Kind {
                 "disk-full",
                 "The disk is nearly full",
             ),
+            Kind::HintsFull => (
+                S::SERVICE_UNAVAILABLE,
+                "hints-full",
+                "Too much is kept for a node that is out of reach",
+            ),
             Kind::Unmet => (
                 S::GATEWAY_TIMEOUT,
                 "unmet",
@@ -115,7 +121,7 @@ impl Kind {
     fn retry_after_s(self) -> Option<u32> {
         match self {
             // A poisoned node stays so until somebody restarts it.
-            Kind::DiskFailed | Kind::DiskFull => Some(30),
+            Kind::DiskFailed | Kind::DiskFull | Kind::HintsFull => Some(30),
             Kind::Unavailable
             | Kind::BucketChanged
             | Kind::Overloaded
@@ -257,6 +263,7 @@ impl From<Refusal> for Problem {
             Refusal::NotFound(_) => problem(Kind::NotFound),
             Refusal::BucketChanged(_) => problem(Kind::BucketChanged),
             Refusal::DiskFull { .. } => problem(Kind::DiskFull),
+            Refusal::HintsFull { .. } => problem(Kind::HintsFull),
         }
     }
 }

@@ -426,6 +426,7 @@ async fn options_timeout_and_trace_reach_the_backend() {
             w: Some(Quorum::All),
             pw: Some(Quorum::Count(1)),
             dw: Some(Quorum::Count(1)),
+            sloppy: Some(false),
             ..Options::default()
         }
     );
@@ -494,7 +495,6 @@ async fn every_mistake_in_a_parameter_is_refused_by_name() {
         ("PUT", "w=0", 422, "impossible", "w"),
         ("PUT", "timeout=0s", 422, "impossible", "timeout"),
         ("PUT", "timeout=1h30m", 422, "impossible", "timeout"),
-        ("PUT", "sloppy=true", 422, "not-yet", "sloppy"),
         ("PUT", "ttl=0", 422, "impossible", "ttl"),
         ("PUT", "ttl=11years", 422, "impossible", "ttl"),
         ("GET", "explain=yes", 400, "bad-parameter", "explain"),

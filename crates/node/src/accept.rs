@@ -9,6 +9,7 @@ use quorate_protocol::{
 
 use crate::config::{BucketDefaults, Config, Limits};
 use crate::placement::Placement;
+use crate::read::ReadTerms;
 use crate::tally::{Requirement, Seat};
 use crate::target::Target;
 use crate::write::WriteTerms;
@@ -170,10 +171,22 @@ impl Terms<'_> {
             .collect()
     }
 
-    pub(crate) fn read(&self) -> Result<Requirement, Refusal> {
-        let r = self.one("r", self.options.r, self.defaults.r, false)?;
-        let pr = self.one("pr", self.options.pr, self.defaults.pr, true)?;
-        Ok(r.and(pr))
+    /// What a read asks of its replicas.
+    pub(crate) fn read(&self) -> Result<ReadTerms, Refusal> {
+        Ok(ReadTerms {
+            r: self.one("r", self.options.r, self.defaults.r, false)?,
+            pr: self.one("pr", self.options.pr, self.defaults.pr, true)?,
+            sloppy: self.sloppy(),
+        })
+    }
+
+    /// What a read asks that only primaries answer.
+    pub(crate) fn strict_read(&self) -> Result<Requirement, Refusal> {
+        self.read().map(|terms| terms.r.and(terms.pr))
+    }
+
+    fn sloppy(&self) -> bool {
+        self.options.sloppy.unwrap_or(self.defaults.sloppy)
     }
 
     pub(crate) fn write(&self) -> Result<WriteTerms, Refusal> {
@@ -181,7 +194,9 @@ impl Terms<'_> {
         let pw = self.one("pw", self.options.pw, self.defaults.pw, true)?;
         let synced = self.one("dw", self.options.dw, self.defaults.dw, true)?;
         Ok(WriteTerms {
-            taken: w.and(pw),
+            taken: w,
+            primary: pw,
+            sloppy: self.sloppy(),
             durable: synced.needed() > 0,
             synced,
             return_body: self.options.return_body,

@@ -68,6 +68,8 @@ pub enum Event {
     ReadRepair,
     /// A read asked all replicas because those asked first were slow.
     ReadWidened,
+    /// A read or a forwarder went on with a node that was lost and came back.
+    AskedAfterReturn,
     /// A key's replicas told a listing different things, and it was read.
     ListDisagreement,
     /// A node that was asked to list keys refused or was lost, and its partitions were asked of others.
@@ -98,6 +100,26 @@ pub enum Event {
     ExpiredHidden,
     /// A value was dropped for good, as its time had been up for longer than clocks may differ.
     ExpiredDropped,
+    /// A write asked a fallback to keep a hint for a primary that did not take it.
+    HintAsked,
+    /// It asked for none, since this node's requests wait for too many hints already.
+    HintNotAsked,
+    /// This node keeps a hint.
+    HintKept,
+    /// A fallback that was asked for a hint has as many for that node as it may.
+    HintRefused,
+    /// A hint was handed over, and its owner has it on disk.
+    HandedOff,
+    /// A hint was handed over, and had changed meanwhile: it is sent again.
+    HandoffAgain,
+    /// An owner refused a hint, which is sent again later.
+    HandoffRefused,
+    /// A hint was dropped, as its bucket's life is over.
+    HintDropped,
+    /// A node that is no replica of a key coordinated a request on it, as none of its primaries was in reach.
+    FallbackCoordinated,
+    /// A read asked a fallback for what it keeps.
+    FallbackRead,
     /// A value was refused because this node's disk is nearly full: a put of a client, or a copy from another coordinator.
     DiskFull,
 }

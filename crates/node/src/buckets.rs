@@ -240,6 +240,7 @@ impl Buckets {
             pr: defaults.pr,
             pw: defaults.pw,
             dw: defaults.dw,
+            sloppy: defaults.sloppy,
             max_siblings: given
                 .max_siblings
                 .unwrap_or(u32::try_from(self.siblings_max).unwrap_or(u32::MAX)),
@@ -402,6 +403,7 @@ impl Buckets {
                 ));
             }
         }
+        next.sloppy = changes.sloppy.or(next.sloppy);
         let placement = self.check(&next, layout)?;
         let other_set = placement.set() != self.resolve(name).1.placement.set();
         Ok(Proposal {
@@ -549,6 +551,7 @@ fn quorums(given: &Properties, defaults: &BucketDefaults) -> BucketDefaults {
         pr: given.pr.unwrap_or(defaults.pr),
         pw: given.pw.unwrap_or(defaults.pw),
         dw: given.dw.unwrap_or(defaults.dw),
+        sloppy: given.sloppy.unwrap_or(defaults.sloppy),
     }
 }
 

@@ -40,6 +40,8 @@ pub struct BucketDefaults {
     pub pw: Quorum,
     /// Of those that take a write, how many must have it synced.
     pub dw: Quorum,
+    /// Whether other nodes may stand in for primaries out of reach.
+    pub sloppy: bool,
 }
 
 impl Default for BucketDefaults {
@@ -51,6 +53,7 @@ impl Default for BucketDefaults {
             pr: Quorum::Count(0),
             pw: Quorum::Count(0),
             dw: Quorum::Count(0),
+            sloppy: true,
         }
     }
 }
@@ -81,11 +84,23 @@ pub struct Limits {
     pub read_patience: Duration,
     /// The same for a listing, whose replicas have more to do. A peer that is gone is given up by the transport before.
     pub list_patience: Duration,
+    /// How long a read that has lost its replicas waits for one of them to come back. A node that was stopped for a while
+    /// loses all its connections when it wakes, and has them again some 50 ms later, or some 300 ms with a lost packet;
+    /// with more than a second, requests would pile up in front of nodes that are truly gone.
+    pub return_patience: Duration,
     /// How many records a job such as a scan looks at before requests have their turn: with 512, about half a
     /// millisecond's worth.
     pub slice_units: usize,
     /// How far the clocks of the cluster may be apart; see [`TTL_SKEW_MAX`]. All nodes must agree on it.
     pub ttl_skew_max: Duration,
+    /// The most bytes of hints that this node keeps for one other, keys and records together; more are refused, and the
+    /// writes they are of count fewer acknowledgements.
+    pub hint_bytes_max: u64,
+    /// The most hints that this node's requests may have asked others to keep and wait for; beyond it no more are asked for.
+    /// What is slow already is not given more to do.
+    pub hint_writes_max: usize,
+    /// How many bytes of hints this node hands over in a second, to all their owners together.
+    pub handoff_bytes_per_second: u64,
 }
 
 impl Default for Limits {
@@ -101,8 +116,12 @@ impl Default for Limits {
             timeout_max: TIMEOUT_MAX,
             read_patience: Duration::from_millis(100),
             list_patience: Duration::from_secs(1),
+            return_patience: Duration::from_millis(700),
             slice_units: 512,
             ttl_skew_max: TTL_SKEW_MAX,
+            hint_bytes_max: 256 * 1024 * 1024,
+            hint_writes_max: 1024,
+            handoff_bytes_per_second: 10 * 1024 * 1024,
         }
     }
 }

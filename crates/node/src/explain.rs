@@ -52,9 +52,10 @@ impl Log {
     /// These replicas were asked to tell what they have.
     pub(crate) fn asked(&mut self, now: Time, asks: &[Ask]) {
         for ask in asks {
-            let what = match ask.digest_only {
-                true => "asked for a digest",
-                false => "asked for the record",
+            let what = match (ask.in_place_of, ask.digest_only) {
+                (Some(_), _) => "asked for what it keeps",
+                (None, true) => "asked for a digest",
+                (None, false) => "asked for the record",
             };
             self.note(now, ask.node, what);
         }
@@ -89,6 +90,26 @@ impl Log {
             }
             _ => {}
         }
+    }
+
+    /// A node stands in for a primary from here on.
+    pub(crate) fn stands_in(&mut self, node: NodeId, name: &str, region: &str, primary: &str) {
+        if self.seen(node).is_none() {
+            self.account.replicas.push(ReplicaAccount {
+                stands_in_for: Some(primary.to_owned()),
+                ..replica(name, region)
+            });
+            self.seen.push(Seen {
+                node,
+                record: None,
+                digest: None,
+            });
+        }
+    }
+
+    /// A fallback was sent the write, to keep it.
+    pub(crate) fn sent_hint(&mut self, now: Time, to: NodeId) {
+        self.note(now, to, "sent the write to keep");
     }
 
     /// The write that a replica was sent, or the coordinator's own vnode has made.
@@ -220,7 +241,7 @@ pub(crate) fn replica(node: &str, region: &str) -> ReplicaAccount {
 }
 
 fn is_question(what: &str) -> bool {
-    what.starts_with("asked") || what == "sent the write" || what == "passed on"
+    what.starts_with("asked") || what.starts_with("sent the write") || what == "passed on"
 }
 
 fn dots_of(record: &Record) -> Vec<String> {

@@ -3,6 +3,8 @@
 use quorate_protocol::{Answer, Header, Request, Unmet};
 use quorate_ring::NodeId;
 
+use crate::time::Time;
+
 /// One request at another node.
 #[derive(Debug)]
 pub(crate) struct ForwardConversation {
@@ -11,6 +13,10 @@ pub(crate) struct ForwardConversation {
     /// Who may coordinate it and was not asked yet, the best first.
     candidates: Vec<NodeId>,
     at: Option<NodeId>,
+    /// Those whose connections ended. One of them may come back, and then a read is sent to it.
+    gone: Vec<NodeId>,
+    /// Until when a read waits for one of them, once nobody else is left.
+    pub(crate) gives_up_at: Option<Time>,
 }
 
 /// What to do after a change.
@@ -20,6 +26,8 @@ pub(crate) enum Step {
     Again,
     /// Give this answer.
     Answer(Answer),
+    /// Wait for one that was lost to come back.
+    Wait,
 }
 
 impl ForwardConversation {
@@ -30,6 +38,8 @@ impl ForwardConversation {
             request,
             candidates,
             at: None,
+            gone: Vec::new(),
+            gives_up_at: None,
         }
     }
 
@@ -53,14 +63,37 @@ impl ForwardConversation {
         }
     }
 
-    /// The coordinator was lost. A read is tried elsewhere; a write may have happened.
+    /// The coordinator was lost. A read is tried elsewhere, or at that one if it comes back; a write may have happened.
     pub(crate) fn lost(&mut self) -> Step {
-        let repeatable = !self.request.is_write();
-        if repeatable && !self.candidates.is_empty() {
-            Step::Again
-        } else {
+        self.gone.extend(self.at.take());
+        if self.request.is_write() {
             Step::Answer(self.unmet(false))
+        } else if self.candidates.is_empty() {
+            Step::Wait
+        } else {
+            Step::Again
         }
+    }
+
+    /// The node that was to be next is out of reach.
+    pub(crate) fn skipped(&mut self, node: NodeId) {
+        self.at = None;
+        self.gone.push(node);
+    }
+
+    /// Whether it is a read, and somebody who could coordinate it may come back.
+    pub(crate) fn may_yet(&self) -> bool {
+        !self.request.is_write() && !self.gone.is_empty()
+    }
+
+    /// A node is in reach again. Says whether the request was waiting for it.
+    pub(crate) fn back(&mut self, node: NodeId) -> bool {
+        let was_gone = self.gone.contains(&node);
+        if was_gone {
+            self.gone.retain(|n| *n != node);
+            self.candidates.push(node);
+        }
+        was_gone && self.at.is_none()
     }
 
     pub(crate) fn unmet(&self, timed_out: bool) -> Answer {

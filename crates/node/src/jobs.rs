@@ -133,14 +133,18 @@ impl<S: Storage> Node<S> {
             Job::Scan(scan) => scan.slice(self.replica.storage(), units, wall_ms),
             Job::Reclaim(reclaim) => {
                 // What cannot be read or removed now is tried again after the next start.
-                let (batch, more) = match reclaim.slice(self.replica.storage(), units) {
-                    Ok(Slice::More(batch)) => (batch, true),
-                    Ok(Slice::Last(batch)) => {
+                let (mut batch, hints, more) = match reclaim.slice(self.replica.storage(), units) {
+                    Ok(Slice::More(batch, hints)) => (batch, hints, true),
+                    Ok(Slice::Last(batch, hints)) => {
                         out.push(Output::Event(Event::Reclaimed));
-                        (batch, false)
+                        (batch, hints, false)
                     }
                     Err(_) => return self.jobs.next_reclaim(),
                 };
+                for (row, record) in &hints {
+                    out.push(Output::Event(Event::HintDropped));
+                    self.replica.uncount_hint(row, *record, &mut batch);
+                }
                 if self.replica.commit(batch).is_ok() && more {
                     self.jobs.turns.push_back(turn);
                 } else {

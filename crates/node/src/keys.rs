@@ -5,7 +5,7 @@
 
 use quorate_causal::Actor;
 use quorate_protocol::{BucketId, VnodeId};
-use quorate_ring::Partition;
+use quorate_ring::{NodeId, Partition};
 
 /// The key of a record.
 pub(crate) fn record(vnode: VnodeId, bucket: BucketId, key: &[u8]) -> Vec<u8> {
@@ -82,6 +82,30 @@ pub(crate) const HEARD: &[u8] = b"heard/";
 /// The key of the row of one such life: one row a bucket.
 pub(crate) fn heard(id: BucketId) -> Vec<u8> {
     [HEARD, &id.life(0).0].concat()
+}
+
+/// What the keys of all hints for a node begin with.
+pub(crate) fn hints_of(owner: NodeId) -> Vec<u8> {
+    owner.0.to_be_bytes().to_vec()
+}
+
+/// The key of a hint: for whom, and of what. Those for one node are one range, in the order of its partitions.
+pub(crate) fn hint(owner: NodeId, vnode: VnodeId, bucket: BucketId, key: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(8 + 2 + 8 + 16 + key.len());
+    out.extend_from_slice(&owner.0.to_be_bytes());
+    out.extend_from_slice(&vnode.partition.0.to_be_bytes());
+    out.extend_from_slice(&vnode.set.0.to_be_bytes());
+    out.extend_from_slice(&bucket.0);
+    out.extend_from_slice(key);
+    out
+}
+
+/// What the keys of the rows begin with that tell how many hints there are for a node, and of how many bytes.
+pub(crate) const HINTS_HELD: &[u8] = b"hints/";
+
+/// The key of the row of one such node.
+pub(crate) fn hints_held(owner: NodeId) -> Vec<u8> {
+    [HINTS_HELD, &owner.0.to_be_bytes()].concat()
 }
 
 /// What the keys of all records of one life of a bucket in one partition begin with.

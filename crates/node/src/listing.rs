@@ -13,7 +13,7 @@ use crate::api::{Event, Output};
 use crate::jobs::{Job, refused};
 use crate::list::{AskScan, Asked, ListConversation, ScanConversation};
 use crate::node::{Accepted, Conversation, Kind, Local, Node, Timer, Waiter, tell};
-use crate::read::Purpose;
+use crate::read::{Purpose, ReadTerms};
 use crate::scan::{self, ScanJob};
 use crate::tally::Verdict;
 use crate::time::Time;
@@ -41,7 +41,7 @@ impl<S: Storage> Node<S> {
                 defaults: &policy.defaults,
                 options: &list.options,
             };
-            let needed = terms.read()?;
+            let needed = terms.strict_read()?;
             if needed.verdict(|n| self.is_up(n) || n == self.config.me, |_| false) != Verdict::Met {
                 self.in_reach(&needed)?;
             }
@@ -261,7 +261,8 @@ impl<S: Storage> Node<S> {
                 options: &options,
             };
             let accepted = Accepted { now, ..accepted };
-            let begun = terms.read().and_then(|needed| {
+            let begun = terms.strict_read().and_then(|needed| {
+                let needed = ReadTerms::strict(needed);
                 self.read(accepted, target, seats, needed, Purpose::Listing(id), out)
             });
             // What it finds comes through `local`, and so after this.

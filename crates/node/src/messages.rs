@@ -11,7 +11,7 @@ use crate::accept;
 use crate::api::{Event, Output};
 use crate::forward::Step;
 use crate::node::{Conversation, Kind, Local, Node, ReplyTo, Waiter, remaining_ms, tell};
-use crate::replica::Written;
+use crate::replica::{Due, Write, Written};
 use crate::telling::words_of;
 use crate::time::Time;
 
@@ -42,16 +42,14 @@ impl<S: Storage> Node<S> {
                     return;
                 }
                 // Of equal layouts, so whoever asks is broken; and what were stored here nobody would ever find.
-                if let ReplicaRequest::Merge(Merge { vnode, .. })
-                | ReplicaRequest::Read(Read { vnode, .. }) = &request
-                    && !self.is_seat(*vnode)
-                {
+                if !self.is_rightly_asked(&request) {
                     // Or it knows of a bucket that this node has not heard of.
                     self.compare(from, out);
-                    let refused = ReplicaReply::Refused(Refusal::Malformed(format!(
-                        "this node is no replica of partition {} for that replica set",
-                        vnode.partition.0
-                    )));
+                    let refused = ReplicaReply::Refused(Refusal::Malformed(
+                        "this node is no replica of that partition for that replica set, or is one where it is asked what \
+                         it keeps for them"
+                            .to_owned(),
+                    ));
                     out.push(Output::Send(from, Message::Reply(id, refused)));
                     return;
                 }
@@ -101,6 +99,17 @@ impl<S: Storage> Node<S> {
             }
         }
         match request {
+            ReplicaRequest::Read(read) if read.hinted => {
+                let owners: Vec<NodeId> = self
+                    .buckets
+                    .placement(read.vnode.set)
+                    .map(|p| p.primaries(read.vnode.partition).iter())
+                    .map(|seats| seats.map(|seat| seat.node).collect())
+                    .unwrap_or_default();
+                if let Some((waiter, reply)) = self.replica.show_hinted(&read, &owners, waiter) {
+                    tell(waiter, reply, &mut self.local, out);
+                }
+            }
             ReplicaRequest::Read(read) => {
                 if let Some((waiter, reply)) = self.replica.show(&read, waiter) {
                     tell(waiter, reply, &mut self.local, out);
@@ -124,8 +133,11 @@ impl<S: Storage> Node<S> {
                 let status = ReplicaReply::Status(Box::new(self.own_status()));
                 tell(waiter, status, &mut self.local, out);
             }
-            ReplicaRequest::Merge(merge) => match self.replica.merge(&merge) {
+            ReplicaRequest::Merge(merge) => match self.take(&merge) {
                 Ok(due) => {
+                    if merge.hint_for.is_some() {
+                        out.push(Output::Event(Event::HintKept));
+                    }
                     if let Some((waiter, synced)) = self.replica.due(due, waiter) {
                         let merged = ReplicaReply::Merged { synced };
                         tell(waiter, merged, &mut self.local, out);
@@ -141,6 +153,51 @@ impl<S: Storage> Node<S> {
         }
     }
 
+    /// Takes what is to be merged: as a replica, or to keep it for one.
+    fn take(&mut self, merge: &Merge) -> Result<Due, Refusal> {
+        let limit = self.config.limits.hint_bytes_max;
+        match merge.hint_for {
+            None => self.replica.merge(merge),
+            Some(owner) => self.replica.keep_hint(owner, merge, limit),
+        }
+    }
+
+    /// Whether this node is who should be asked this: a replica of the seat for its own record, any other node for what it
+    /// keeps for one.
+    fn is_rightly_asked(&self, request: &ReplicaRequest) -> bool {
+        let (vnode, owner) = match request {
+            ReplicaRequest::Merge(merge) => (merge.vnode, merge.hint_for.map(Some)),
+            ReplicaRequest::Read(read) => (read.vnode, read.hinted.then_some(None)),
+            _ => return true,
+        };
+        let Some(owner) = owner else {
+            return self.is_seat(vnode);
+        };
+        let placement = self.buckets.placement(vnode.set);
+        placement.is_some_and(|p| {
+            vnode.partition.0 < self.layout.partitions()
+                && !p.is_seat(vnode, self.config.me)
+                && owner.is_none_or(|owner| p.is_seat(vnode, owner))
+        })
+    }
+
+    /// Makes a client's write, as the replica that coordinates it or in the place of one.
+    fn make(&mut self, mut write: Write) -> Result<(Option<Due>, Written), Refusal> {
+        let Some(owners) = write.owners.take() else {
+            return self.replica.write(write).map(|(due, w)| (Some(due), w));
+        };
+        let limit = self.config.limits.hint_bytes_max;
+        let placement = self.buckets.placement(write.vnode.set);
+        let seats = placement.map_or(&[][..], |p| p.primaries(write.vnode.partition));
+        let all: Vec<NodeId> = seats.iter().map(|seat| seat.node).collect();
+        if self.buckets.is_news(write.bucket) {
+            let mut batch = Batch::new();
+            self.buckets.heard(write.bucket, &mut batch);
+            self.replica.commit(batch)?;
+        }
+        self.replica.write_for(write, &owners, &all, limit)
+    }
+
     pub(crate) fn on_local(&mut self, now: Time, out: &mut Vec<Output>) {
         while let Some(local) = self.local.pop_front() {
             match local {
@@ -152,10 +209,12 @@ impl<S: Storage> Node<S> {
                 Local::Ask(id, request) => {
                     self.on_replica_request(Waiter::Own(id), request, out);
                 }
-                Local::Write(id, write) => match self.replica.write(write) {
+                Local::Write(id, write) => match self.make(write) {
                     Ok((due, written)) => {
                         self.local.push_back(Local::Written(id, Box::new(written)));
-                        if let Some((waiter, synced)) = self.replica.due(due, Waiter::Own(id)) {
+                        if let Some((waiter, synced)) =
+                            due.and_then(|due| self.replica.due(due, Waiter::Own(id)))
+                        {
                             let merged = ReplicaReply::Merged { synced };
                             tell(waiter, merged, &mut self.local, out);
                         }
@@ -211,9 +270,11 @@ impl<S: Storage> Node<S> {
             key: write.target.key_bytes(),
             record: written.delta,
             durable: write.terms.durable,
+            hint_for: None,
         };
         let policy = write.target.policy.clone();
         let seats = policy.placement.primaries(merge.vnode.partition);
+        let mut out_of_reach = Vec::new();
         for seat in seats.iter().filter(|s| s.node != self.config.me) {
             if self.peers.get(&seat.node).is_some_and(|p| p.up) {
                 let header = Header {
@@ -232,10 +293,14 @@ impl<S: Storage> Node<S> {
                 }
             } else {
                 write.lost(seat.node);
+                out_of_reach.push(seat.node);
                 if let Some((log, _)) = &mut log {
                     log.out_of_reach(now, seat.node);
                 }
             }
+        }
+        for node in out_of_reach {
+            self.stand_in(now, id, node, out);
         }
         self.step_write(id, out);
     }
@@ -253,6 +318,9 @@ impl<S: Storage> Node<S> {
         }
         if let ReplicaReply::Refused(Refusal::BucketChanged(entry)) = &reply {
             self.on_bucket_changed(id, entry, out);
+        }
+        if self.on_handed_over(now, from, id, &reply, out) {
+            return;
         }
         self.note_reply(id, from, words_of(&reply), out);
         let Some(conversation) = self.conversations.get_mut(&id) else {
@@ -277,8 +345,15 @@ impl<S: Storage> Node<S> {
         match &mut conversation.kind {
             Kind::Write(write) => {
                 match reply {
-                    ReplicaReply::Merged { synced } => write.taken(from, synced),
-                    _ => write.lost(from),
+                    ReplicaReply::Merged { synced } => {
+                        let before = write.hints_outstanding();
+                        write.taken(from, synced);
+                        self.hint_writes -= before - write.hints_outstanding();
+                    }
+                    ReplicaReply::Refused(refusal) => {
+                        self.on_write_refused(now, id, from, Some(&refusal), out);
+                    }
+                    _ => self.on_write_refused(now, id, from, None, out),
                 }
                 self.step_write(id, out);
             }
@@ -350,6 +425,17 @@ impl<S: Storage> Node<S> {
                 out.push(Output::Event(Event::ForwardedAgain));
                 self.pass_on(now, id, out);
             }
+            Step::Wait => {
+                if !self.awaits_return(now, id)
+                    && let Some(Conversation {
+                        kind: Kind::Forward(forward),
+                        ..
+                    }) = self.conversations.get(&id)
+                {
+                    let unmet = forward.unmet(false);
+                    self.finish(id, unmet, out);
+                }
+            }
         }
     }
 
@@ -360,6 +446,7 @@ impl<S: Storage> Node<S> {
             _ => return,
         }
         self.forget_jobs_of(node);
+        self.handoff.forget(node);
         let ids: Vec<RequestId> = self.conversations.keys().copied().collect();
         for id in ids {
             let Some(conversation) = self.conversations.get_mut(&id) else {
@@ -370,12 +457,16 @@ impl<S: Storage> Node<S> {
             }
             match &mut conversation.kind {
                 Kind::Write(write) => {
-                    write.lost(node);
+                    let took_part = !write.has_taken(node);
+                    self.lose_writer(id, node);
+                    if took_part {
+                        self.stand_in(now, id, node, out);
+                    }
                     self.step_write(id, out);
                 }
                 Kind::Read(read) => {
                     if read.awaits(node) {
-                        read.lost(node);
+                        read.gone(node);
                         self.step_read(now, id, out);
                     }
                 }

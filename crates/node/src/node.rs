@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::expiry::Wall;
 use crate::explain::Log;
 use crate::forward::ForwardConversation;
+use crate::handoff::Handoff;
 use crate::jobs::Jobs;
 use crate::keys;
 use crate::list::{ListConversation, ScanConversation};
@@ -99,6 +100,8 @@ pub(crate) enum Timer {
     Deadline,
     /// The replicas that were asked first have had their time.
     Patience,
+    /// Those that were lost have had their time to come back.
+    Return,
 }
 
 /// Whom the replica tells once something is durable.
@@ -149,6 +152,9 @@ pub struct Node<S> {
     pub(crate) timers: BTreeSet<(Time, RequestId, Timer)>,
     pub(crate) local: VecDeque<Local>,
     pub(crate) jobs: Jobs,
+    pub(crate) handoff: Handoff,
+    /// How many hints that fallbacks were asked to keep are waited for.
+    pub(crate) hint_writes: usize,
     pub(crate) next_id: u64,
     pub(crate) draining: bool,
     pub(crate) vitals: Vitals,
@@ -213,6 +219,8 @@ impl<S: Storage> Node<S> {
             timers: BTreeSet::new(),
             local: VecDeque::new(),
             jobs: Jobs::default(),
+            handoff: Handoff::default(),
+            hint_writes: 0,
             next_id,
             draining: false,
             vitals: Vitals::default(),
@@ -222,6 +230,7 @@ impl<S: Storage> Node<S> {
             layout,
             config,
         };
+        node.replica.load_hints().map_err(|e| e.to_string())?;
         node.reclaim_the_rest().map_err(|e| e.to_string())?;
         Ok(node)
     }
@@ -251,7 +260,9 @@ impl<S: Storage> Node<S> {
             Input::Up(node) => {
                 if let Some(peer) = self.peers.get_mut(&node) {
                     peer.up = true;
+                    self.handoff.forget(node);
                     self.compare(node, out);
+                    self.on_return(now, node, out);
                 }
             }
             Input::Down(node) => self.on_down(now, node, out),
@@ -270,6 +281,7 @@ impl<S: Storage> Node<S> {
         // Only then, so that neither a stream of inputs nor the progress that a slice makes itself drives the next.
         if is_wake {
             self.on_jobs(now, out);
+            self.on_handoff(now, out);
             self.on_local(now, out);
             if self.sweep_at.is_some_and(|at| at <= now) {
                 self.on_sweep(now);
@@ -299,7 +311,7 @@ impl<S: Storage> Node<S> {
     pub fn wake_at(&self) -> Option<Time> {
         let timer = self.timers.first().map(|(at, _, _)| *at);
         let waited = timer.into_iter().chain(self.jobs.wake_at());
-        let waited = waited.chain(self.sweep_at);
+        let waited = waited.chain(self.sweep_at).chain(self.handoff_at());
         Some(waited.fold(self.compare_at, Time::min))
     }
 
@@ -317,6 +329,7 @@ impl<S: Storage> Node<S> {
             && self.local.is_empty()
             && self.jobs.wake_at().is_none()
             && self.sweep_at.is_none()
+            && self.handoff_at().is_none()
     }
 
     /// Whether this node can take a request that needs a majority of its cluster; the reason if not.

@@ -13,6 +13,8 @@ pub(crate) struct Placement {
     set: ReplicaSetId,
     /// By partition, in the order of the preference list.
     seats: Vec<Vec<Seat>>,
+    /// The nodes that stand in for them, likewise.
+    fallbacks: Vec<Vec<Seat>>,
     /// The number of this node's region.
     region: u16,
 }
@@ -29,19 +31,22 @@ impl Placement {
                 .position(|n| Some(*n) == name)
                 .map_or(u16::MAX, |at| at as u16)
         };
-        let seats = (0..layout.partitions())
+        let (seats, fallbacks) = (0..layout.partitions())
             .map(|p| {
                 let preference = layout.preference(Partition(p), set);
                 let seat = |node: &NodeId| Seat {
                     node: *node,
                     region: region_of(*node),
                 };
-                preference.primaries.iter().map(seat).collect()
+                let primaries = preference.primaries.iter().map(seat).collect();
+                let fallbacks = preference.fallbacks.iter().map(seat).collect();
+                (primaries, fallbacks)
             })
-            .collect();
+            .unzip();
         Placement {
             set: set.id(),
             seats,
+            fallbacks,
             region: region_of(me),
         }
     }
@@ -49,6 +54,11 @@ impl Placement {
     /// The primaries of a partition.
     pub(crate) fn primaries(&self, partition: Partition) -> &[Seat] {
         &self.seats[usize::from(partition.0)]
+    }
+
+    /// All other nodes, in the order in which they stand in for a primary.
+    pub(crate) fn fallbacks(&self, partition: Partition) -> &[Seat] {
+        &self.fallbacks[usize::from(partition.0)]
     }
 
     pub(crate) fn vnode(&self, partition: Partition) -> VnodeId {

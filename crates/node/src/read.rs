@@ -7,7 +7,8 @@ use quorate_protocol::{Answer, RequestId, Unmet};
 use quorate_ring::NodeId;
 
 use crate::condition::ReadFirst;
-use crate::tally::{Requirement, Verdict};
+use crate::sloppy::{StandIns, choose};
+use crate::tally::{Requirement, Seat, Verdict};
 use crate::target::Target;
 use crate::time::Time;
 
@@ -29,6 +30,28 @@ struct Asked {
     at: Time,
 }
 
+/// What a read asks of its replicas.
+#[derive(Clone, Debug)]
+pub(crate) struct ReadTerms {
+    /// How many must answer.
+    pub(crate) r: Requirement,
+    /// Of these, how many primaries.
+    pub(crate) pr: Requirement,
+    /// Whether fallbacks may stand in for primaries, but for `pr`.
+    pub(crate) sloppy: bool,
+}
+
+impl ReadTerms {
+    /// What primaries alone are to meet.
+    pub(crate) fn strict(needed: Requirement) -> Self {
+        ReadTerms {
+            r: needed,
+            pr: Requirement::default(),
+            sloppy: false,
+        }
+    }
+}
+
 /// What becomes of the record once read.
 #[derive(Debug)]
 pub(crate) enum Purpose {
@@ -46,13 +69,23 @@ pub(crate) enum Purpose {
 pub(crate) struct ReadConversation {
     pub(crate) target: Target,
     pub(crate) purpose: Purpose,
-    pub(crate) needed: Requirement,
+    pub(crate) needed: ReadTerms,
     /// The bucket's name, if a replica said that its life is over.
     pub(crate) over: Option<String>,
     /// Replicas not asked yet, the best to ask first.
     candidates: Vec<NodeId>,
+    /// All primaries, and the fallbacks that are in reach, in the order of the preference list.
+    primaries: Vec<Seat>,
+    fallbacks: Vec<Seat>,
+    /// The fallbacks that were asked.
+    stand_ins: StandIns,
     asked: BTreeMap<NodeId, Asked>,
     heard: BTreeMap<NodeId, Heard>,
+    /// The primaries lost because the connection to them ended. They may come back, and then can be asked again: a read changes
+    /// nothing.
+    gone: BTreeSet<NodeId>,
+    /// Until when it waits for one of them, once it cannot go on without.
+    pub(crate) gives_up_at: Option<Time>,
 }
 
 /// Whom to ask next, for what.
@@ -60,6 +93,8 @@ pub(crate) struct ReadConversation {
 pub(crate) struct Ask {
     pub(crate) node: NodeId,
     pub(crate) digest_only: bool,
+    /// Of a fallback: the primary in whose place it is asked for what it keeps.
+    pub(crate) in_place_of: Option<NodeId>,
 }
 
 /// A read that is done: what the answering replicas know together, and what some of them lack of it.
@@ -73,21 +108,33 @@ impl ReadConversation {
     /// A read of these replicas, the best to ask first.
     pub(crate) fn new(
         target: Target,
-        needed: Requirement,
+        needed: ReadTerms,
         mut candidates: Vec<NodeId>,
         purpose: Purpose,
     ) -> Self {
         // A local quorum asks nobody in another region, and waits for nobody there.
-        candidates.retain(|node| needed.counts(*node));
+        candidates.retain(|node| needed.r.counts(*node) || needed.pr.counts(*node));
         ReadConversation {
             target,
             purpose,
             needed,
             over: None,
             candidates,
+            primaries: Vec::new(),
+            fallbacks: Vec::new(),
+            stand_ins: StandIns::default(),
             asked: BTreeMap::new(),
             heard: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            gives_up_at: None,
         }
+    }
+
+    /// Lets these fallbacks, all in reach, stand in for primaries that do not answer.
+    pub(crate) fn with_fallbacks(mut self, primaries: &[Seat], fallbacks: Vec<Seat>) -> Self {
+        self.primaries = primaries.to_vec();
+        self.fallbacks = fallbacks;
+        self
     }
 
     /// The bytes of the value that waits for it.
@@ -110,6 +157,38 @@ impl ReadConversation {
         if self.asked.contains_key(&node) {
             self.heard.insert(node, Heard::Record(record));
         }
+    }
+
+    /// The connection to a replica that was asked ended.
+    pub(crate) fn gone(&mut self, node: NodeId) {
+        self.lost(node);
+        if self.is_lost(node) && !self.stand_ins.has(node) {
+            self.gone.insert(node);
+        }
+    }
+
+    /// A node is in reach again. It can be asked, unless it was and stands by what it said.
+    pub(crate) fn back(&mut self, node: NodeId) {
+        if self.gone.remove(&node) && self.is_lost(node) {
+            self.heard.remove(&node);
+            self.asked.remove(&node);
+        }
+        let is_new = !self.asked.contains_key(&node) && !self.candidates.contains(&node);
+        if is_new && (self.needed.r.counts(node) || self.needed.pr.counts(node)) {
+            self.candidates.push(node);
+        }
+    }
+
+    /// Whether it would be met if those came back whose connections ended.
+    pub(crate) fn may_yet(&self) -> bool {
+        let refused = |n: NodeId| self.is_lost(n) && !self.gone.contains(&n);
+        let met = self.stand_ins.verdict(&self.needed.r, |_| false, refused);
+        let met = met.and(self.needed.pr.verdict(|_| false, refused));
+        !self.gone.is_empty() && met != Verdict::Impossible
+    }
+
+    fn is_lost(&self, node: NodeId) -> bool {
+        matches!(self.heard.get(&node), Some(Heard::Lost))
     }
 
     /// A replica refused, or was lost. A whole record that came before stands; a digest does not, as it
@@ -149,7 +228,14 @@ impl ReadConversation {
             }
         }
         // Enough must be on their way, or have answered, for the requirement to be met.
-        while self.hoped() != Verdict::Met && !self.candidates.is_empty() {
+        while self.hoped() != Verdict::Met {
+            if self.candidates.is_empty() {
+                match self.ask_fallback(now) {
+                    Some(ask) => asks.push(ask),
+                    None => break,
+                }
+                continue;
+            }
             let node = self.candidates.remove(0);
             let first = self.asked.is_empty();
             let in_doubt =
@@ -164,21 +250,47 @@ impl ReadConversation {
         let whole = !digest_only;
         let asked = self.asked.entry(node).or_insert(Asked { whole, at: now });
         asked.whole = whole;
-        Ask { node, digest_only }
+        Ask {
+            node,
+            digest_only,
+            in_place_of: None,
+        }
+    }
+
+    /// The next fallback to ask, if the primaries alone are too few for `r`. For all it keeps: its digest would agree with
+    /// none, as it keeps what was written while a primary was away, and nothing from before.
+    fn ask_fallback(&mut self, now: Time) -> Option<Ask> {
+        if self.hoped_with_fallbacks() == Verdict::Met {
+            return None;
+        }
+        let lost = |n: NodeId| matches!(self.heard.get(&n), Some(Heard::Lost));
+        let hoped = |n: NodeId| self.asked.contains_key(&n) && !lost(n);
+        let place = self.primaries.iter().find_map(|primary| {
+            let is_open = self.needed.r.counts(primary.node)
+                && !hoped(primary.node)
+                && !self.stand_ins.of(primary.node, false).any(hoped);
+            let fallback = choose(&self.fallbacks, *primary, |n| !self.stand_ins.has(n));
+            fallback.filter(|_| is_open).map(|f| (f, *primary))
+        });
+        let (fallback, primary) = place?;
+        self.stand_ins.add(fallback, primary);
+        Some(Ask {
+            in_place_of: Some(primary.node),
+            ..self.ask(now, fallback.node, false)
+        })
     }
 
     /// Whether enough have answered, in a way that allows an answer.
     pub(crate) fn verdict(&self) -> Verdict {
         let agreed = self.agreed();
-        let met = self.needed.verdict(
-            |n| match self.heard.get(&n) {
-                Some(Heard::Record(_)) => true,
-                Some(Heard::Digest(_)) => agreed,
-                _ => false,
-            },
-            |n| matches!(self.heard.get(&n), Some(Heard::Lost)),
-        );
-        match met {
+        let has = |n: NodeId| match self.heard.get(&n) {
+            Some(Heard::Record(_)) => true,
+            Some(Heard::Digest(_)) => agreed,
+            _ => false,
+        };
+        let lost = |n: NodeId| matches!(self.heard.get(&n), Some(Heard::Lost));
+        let met = self.stand_ins.verdict(&self.needed.r, has, lost);
+        match met.and(self.needed.pr.verdict(has, lost)) {
             Verdict::Pending if self.hoped() != Verdict::Met && self.candidates.is_empty() => {
                 Verdict::Impossible
             }
@@ -189,14 +301,21 @@ impl ReadConversation {
     /// How it would stand if everybody who was asked answered well.
     fn hoped(&self) -> Verdict {
         let lost = |n: NodeId| matches!(self.heard.get(&n), Some(Heard::Lost));
-        self.needed
-            .verdict(|n| self.asked.contains_key(&n) && !lost(n), lost)
+        let hoped = |n: NodeId| self.asked.contains_key(&n) && !lost(n);
+        self.hoped_with_fallbacks()
+            .and(self.needed.pr.verdict(hoped, lost))
+    }
+
+    /// The same of `r` alone, which counts fallbacks.
+    fn hoped_with_fallbacks(&self) -> Verdict {
+        let lost = |n: NodeId| matches!(self.heard.get(&n), Some(Heard::Lost));
+        let hoped = |n: NodeId| self.asked.contains_key(&n) && !lost(n);
+        self.stand_ins.verdict(&self.needed.r, hoped, lost)
     }
 
     /// Whether all that were heard show the same values, and one of them showed the values themselves.
     fn agreed(&self) -> bool {
-        let has_record = self.heard.values().any(|h| matches!(h, Heard::Record(_)));
-        has_record && self.digests().len() == 1
+        self.has_record() && self.digests().len() == 1
     }
 
     /// Whether what was heard cannot be answered from as it stands. A read whose only record is still on its way is
@@ -206,15 +325,26 @@ impl ReadConversation {
             .asked
             .iter()
             .any(|(node, asked)| asked.whole && !self.heard.contains_key(node));
-        let has_record = self.heard.values().any(|h| matches!(h, Heard::Record(_)));
-        self.digests().len() > 1 || (!has_record && !outstanding_record && !self.heard.is_empty())
+        self.digests().len() > 1
+            || (!self.has_record() && !outstanding_record && !self.heard.is_empty())
+    }
+
+    /// Whether there is a record to answer from. A fallback that keeps nothing says nothing about the key.
+    fn has_record(&self) -> bool {
+        let heard = self.heard.iter();
+        let mut records = heard.filter_map(|(node, heard)| match heard {
+            Heard::Record(record) => Some((node, record)),
+            _ => None,
+        });
+        records.any(|(node, record)| !record.is_empty() || !self.stand_ins.has(*node))
     }
 
     fn digests(&self) -> BTreeSet<Digest> {
-        self.heard
-            .values()
-            .filter_map(|heard| match heard {
+        let heard = self.heard.iter();
+        heard
+            .filter_map(|(node, heard)| match heard {
                 Heard::Digest(digest) => Some(*digest),
+                Heard::Record(record) if record.is_empty() && self.stand_ins.has(*node) => None,
                 Heard::Record(record) => Some(record.digest()),
                 Heard::Lost => None,
             })
@@ -246,7 +376,10 @@ impl ReadConversation {
         // Replicas that show the same values are left alone, whatever their evidence: reads of a healthy key write nothing.
         if self.digests().len() > 1 {
             for (node, heard) in &self.heard {
-                if let Heard::Record(record) = heard {
+                // What fallbacks keep is none of theirs.
+                if let Heard::Record(record) = heard
+                    && !self.stand_ins.has(*node)
+                {
                     let missing = merged.missing_in(record);
                     if !missing.is_empty() {
                         repairs.push((*node, missing));
@@ -262,14 +395,18 @@ impl ReadConversation {
 
     /// The answer when too few have answered. A read, or a write that got no further than reading, changed nothing.
     pub(crate) fn unmet(&self, timed_out: bool) -> Answer {
-        let answered = self
-            .heard
-            .values()
-            .filter(|h| !matches!(h, Heard::Lost))
-            .count();
+        let heard = self.heard.iter();
+        let heard = heard.filter(|(_, h)| !matches!(h, Heard::Lost));
+        let heard: Vec<NodeId> = heard.map(|(node, _)| *node).collect();
+        let primaries = heard.iter().filter(|n| !self.stand_ins.has(**n)).count() as u32;
+        let (r, pr) = (self.needed.r.needed(), self.needed.pr.needed());
+        let (needed, answered) = match primaries < pr && heard.len() as u32 >= r {
+            true => (pr, primaries),
+            false => (r, heard.len() as u32),
+        };
         Answer::Unmet(Unmet {
-            needed: self.needed.needed(),
-            answered: answered as u32,
+            needed,
+            answered,
             timed_out,
             may_have_written: false,
         })

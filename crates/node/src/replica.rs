@@ -2,11 +2,14 @@
 //!
 //! It is asked by coordinators, on this node or another, in the same words.
 
+mod hints;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use quorate_causal::{Context, Digest, DotSet, Record, Sibling};
 use quorate_protocol::{BucketId, Merge, Read, Refusal, ReplicaReply, VnodeId};
+use quorate_ring::NodeId;
 use quorate_storage::{Batch, CommitEvent, Family, Level, Progress, Storage, StorageError, Ticket};
 use rand_chacha::ChaCha12Rng;
 
@@ -15,9 +18,13 @@ use crate::keys;
 use crate::vitals::Full;
 use crate::vnode::Vnode;
 
+pub(crate) use hints::{Held, Hint, HintKey};
+
 /// A write as the coordinator hands it to its own vnode, which alone can mint.
 #[derive(Debug)]
 pub(crate) struct Write {
+    /// For whom a node keeps it that is no replica of the key: those of its replicas that are out of reach.
+    pub(crate) owners: Option<Vec<NodeId>>,
     pub(crate) vnode: VnodeId,
     pub(crate) bucket: BucketId,
     pub(crate) key: Bytes,
@@ -76,6 +83,8 @@ pub(crate) struct Replica<S, W> {
     pub(crate) moment: Moment,
     /// How far what is dead has been dropped.
     pub(crate) sweep: Sweep,
+    /// How much is kept for primaries that are out of reach.
+    hints: BTreeMap<NodeId, Held>,
 }
 
 impl<S: Storage, W> Replica<S, W> {
@@ -98,6 +107,7 @@ impl<S: Storage, W> Replica<S, W> {
             full: None,
             moment: Moment::default(),
             sweep: Sweep::default(),
+            hints: BTreeMap::new(),
         }
     }
 

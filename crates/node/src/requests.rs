@@ -13,12 +13,13 @@ use crate::accept::{self, Terms};
 use crate::api::{Event, Output};
 use crate::condition::ReadFirst;
 use crate::explain::{self, Log};
-use crate::forward::ForwardConversation;
+use crate::forward::{ForwardConversation, Step};
 use crate::node::{
     Accepted, Conversation, Kind, Local, Node, ReplyTo, Timer, answer, remaining_ms,
 };
-use crate::read::{Purpose, ReadConversation};
+use crate::read::{Purpose, ReadConversation, ReadTerms};
 use crate::replica::Write;
+use crate::sloppy::explain_stand_in;
 use crate::tally::{Requirement, Seat, Verdict};
 use crate::target::Target;
 use crate::telling::Kept;
@@ -99,6 +100,13 @@ impl<S: Storage> Node<S> {
         let policy = target.policy.clone();
         let seats = policy.placement.primaries(target.vnode.partition);
         if seats.iter().any(|s| s.node == self.config.me) {
+            self.coordinate(accepted, target, seats, request, out)
+        } else if !header.forwarded
+            && Self::is_sloppy(&request, &policy)
+            && !seats.iter().any(|seat| self.is_up(seat.node))
+        {
+            // Everybody is a primary or a fallback, and no primary can do it.
+            out.push(Output::Event(Event::FallbackCoordinated));
             self.coordinate(accepted, target, seats, request, out)
         } else if header.forwarded {
             // Whoever sent it took us for a replica: it has another layout. Passing it on could go round for ever.
@@ -186,6 +194,10 @@ impl<S: Storage> Node<S> {
                 }
                 return;
             }
+            forward.skipped(node);
+        }
+        if forward.may_yet() {
+            return self.step_forward(now, id, Step::Wait, out);
         }
         let refused = Answer::Refused(Refusal::Unavailable {
             needed: 1,
@@ -346,13 +358,12 @@ impl<S: Storage> Node<S> {
         accepted: Accepted,
         target: Target,
         seats: &[Seat],
-        needed: Requirement,
+        needed: ReadTerms,
         first: ReadFirst,
         out: &mut Vec<Output>,
     ) -> Result<(), Refusal> {
         // What could not be written need not be read.
-        self.in_reach(&first.terms.taken)?;
-        self.in_reach(&first.terms.synced)?;
+        self.writable(&target, &first.terms)?;
         let purpose = Purpose::Write(Box::new(first));
         self.read(accepted, target, seats, needed, purpose, out)
             .map(drop)
@@ -370,6 +381,18 @@ impl<S: Storage> Node<S> {
             needed: needed.needed(),
             answered: needed.among(|n| self.is_up(n)),
         })
+    }
+
+    /// Refuses a write that cannot be met by the nodes in reach.
+    fn writable(&self, target: &Target, terms: &WriteTerms) -> Result<(), Refusal> {
+        self.in_reach(&terms.primary)?;
+        for needed in [&terms.taken, &terms.synced] {
+            match terms.sloppy {
+                true => self.in_reach_sloppy(target, needed)?,
+                false => self.in_reach(needed)?,
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn converse(&mut self, accepted: Accepted, kind: Kind) -> RequestId {
@@ -390,7 +413,7 @@ impl<S: Storage> Node<S> {
 
     pub(crate) fn write(
         &mut self,
-        accepted: Accepted,
+        mut accepted: Accepted,
         target: Target,
         terms: WriteTerms,
         removed: DotSet,
@@ -400,12 +423,15 @@ impl<S: Storage> Node<S> {
         if let Some(refusal) = self.buckets.objection(target.id, target.vnode.set) {
             return Err(refusal);
         }
-        self.in_reach(&terms.taken)?;
-        self.in_reach(&terms.synced)?;
+        self.writable(&target, &terms)?;
         if payload.is_some() {
             self.replica.has_room()?;
         }
+        let owners = self.owners_out(&target);
         let write = Write {
+            owners: owners
+                .as_ref()
+                .map(|owners| owners.iter().map(|seat| seat.node).collect()),
             vnode: target.vnode,
             bucket: target.id,
             key: target.key_bytes(),
@@ -416,7 +442,30 @@ impl<S: Storage> Node<S> {
             payload,
             expires,
         };
-        let conversation = WriteConversation::new(target, terms, write.payload.clone());
+        let placement = target.policy.placement.clone();
+        let mut conversation = WriteConversation::new(
+            target,
+            terms,
+            write.payload.clone(),
+            write.removed.clone(),
+            expires,
+        );
+        if let Some(owners) = owners {
+            // It keeps the write for all of them, and that counts for one.
+            let me = Seat {
+                node: self.config.me,
+                region: placement.region(),
+            };
+            let place = owners.iter().min_by_key(|seat| seat.region != me.region);
+            conversation.keeps = place.is_some();
+            if let Some(place) = place {
+                conversation.stand_ins.add(me, *place);
+                if let Some(log) = &mut accepted.log {
+                    explain_stand_in(&self.layout, log, me.node, place.node);
+                }
+                self.hint_writes += 1;
+            }
+        }
         let id = self.converse(accepted, Kind::Write(conversation));
         self.local.push_back(Local::Write(id, write));
         Ok(())
@@ -427,17 +476,34 @@ impl<S: Storage> Node<S> {
         accepted: Accepted,
         target: Target,
         seats: &[Seat],
-        needed: Requirement,
+        needed: ReadTerms,
         purpose: Purpose,
         out: &mut Vec<Output>,
     ) -> Result<RequestId, Refusal> {
-        if needed.verdict(|n| self.is_up(n) || n == self.config.me, |_| false) != Verdict::Met {
-            self.in_reach(&needed)?;
+        let up = |n: NodeId| self.is_up(n) || n == self.config.me;
+        let met = |needed: &Requirement| needed.verdict(up, |_| false) == Verdict::Met;
+        if !met(&needed.pr) {
+            self.in_reach(&needed.pr)?;
+        }
+        match needed.sloppy {
+            _ if met(&needed.r) => {}
+            true => self.in_reach_sloppy(&target, &needed.r)?,
+            false => self.in_reach(&needed.r)?,
         }
         // This node's own record costs no message.
         let mut candidates = vec![self.config.me];
         candidates.extend(self.by_latency(seats));
-        let conversation = ReadConversation::new(target, needed, candidates, purpose);
+        let placement = target.policy.placement.clone();
+        let partition = target.vnode.partition;
+        let sloppy = needed.sloppy;
+        let mut conversation = ReadConversation::new(target, needed, candidates, purpose);
+        if sloppy {
+            let mut fallbacks = placement.fallbacks(partition).to_vec();
+            fallbacks.retain(|seat| self.is_up(seat.node));
+            // What this node keeps itself costs no message.
+            fallbacks.sort_by_key(|seat| seat.node != self.config.me);
+            conversation = conversation.with_fallbacks(seats, fallbacks);
+        }
         let (now, deadline) = (accepted.now, accepted.deadline);
         let id = self.converse(accepted, Kind::Read(conversation));
         let patience = now.after(self.config.limits.read_patience);

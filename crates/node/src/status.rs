@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use quorate_protocol::{
-    Answer, ClusterStatus, Header, Message, NodeStatus, Refusal, ReplicaRequest, RequestId,
+    Answer, ClusterStatus, Header, Message, NodeStatus, PendingHints, Refusal, ReplicaRequest,
+    RequestId,
 };
 use quorate_ring::NodeId;
 use quorate_storage::Storage;
@@ -82,7 +83,20 @@ impl<S: Storage> Node<S> {
             in_flight: self.conversations.len() as u64,
             unreachable: peers.map(|(node, _)| self.name_of(*node)).collect(),
             clock_s: self.vitals.clock_ms / 1_000,
+            hints: self.pending_hints(),
         }
+    }
+
+    /// What this node keeps for others, by whom it is for.
+    #[must_use]
+    pub fn pending_hints(&self) -> Vec<PendingHints> {
+        let held = self.replica.held().iter();
+        held.map(|(owner, held)| PendingHints {
+            node: self.name_of(*owner),
+            count: held.count,
+            bytes: held.bytes,
+        })
+        .collect()
     }
 
     pub(crate) fn name_of(&self, node: NodeId) -> String {

@@ -16,6 +16,7 @@ use crate::node::{
     Accepted, Conversation, Kind, Local, Node, ReplyTo, Timer, answer, remaining_ms,
 };
 use crate::read::{Ask, Purpose, ReadConversation};
+use crate::sloppy::explain_stand_in;
 use crate::tally::Verdict;
 use crate::target::Target;
 use crate::time::Time;
@@ -34,6 +35,15 @@ impl<S: Storage> Node<S> {
             if asks.is_empty() {
                 break;
             }
+            let fallbacks = asks
+                .iter()
+                .filter_map(|ask| Some((ask.node, ask.in_place_of?)));
+            for (fallback, primary) in fallbacks {
+                out.push(Output::Event(Event::FallbackRead));
+                if let Some(log) = &mut conversation.log {
+                    explain_stand_in(&self.layout, log, fallback, primary);
+                }
+            }
             if let Some(log) = &mut conversation.log {
                 log.asked(now, &asks);
             }
@@ -47,7 +57,7 @@ impl<S: Storage> Node<S> {
             Verdict::Pending => {}
             Verdict::Impossible => {
                 let unmet = read.unmet(false);
-                if !self.read_again(now, id, out) {
+                if !self.read_again(now, id, out) && !self.awaits_return(now, id) {
                     self.finish(id, unmet, out);
                 }
             }
@@ -79,6 +89,7 @@ impl<S: Storage> Node<S> {
                 bucket: target.id,
                 key: target.key_bytes(),
                 digest_only: ask.digest_only,
+                hinted: ask.in_place_of.is_some(),
             };
             let request = ReplicaRequest::Read(read);
             if ask.node == self.config.me {
@@ -94,7 +105,7 @@ impl<S: Storage> Node<S> {
                 ));
             } else if let Some(conversation) = self.conversations.get_mut(&id) {
                 if let Kind::Read(read) = &mut conversation.kind {
-                    read.lost(ask.node);
+                    read.gone(ask.node);
                 }
                 if let Some(log) = &mut conversation.log {
                     log.lost(now, ask.node);
@@ -227,6 +238,7 @@ impl<S: Storage> Node<S> {
             key: target.key_bytes(),
             record: missing.encode(),
             durable: false,
+            hint_for: None,
         });
         if node == self.config.me {
             self.local.push_back(Local::Ask(id, merge));
@@ -287,7 +299,7 @@ impl<S: Storage> Node<S> {
             return;
         };
         // What is shown must be as durable here as what is acknowledged.
-        let to_show = write.terms.return_body && !write.has_taken(self.config.me);
+        let to_show = write.terms.return_body && write.keeps && !write.has_taken(self.config.me);
         let done = match (write.verdict(), &write.written) {
             (Verdict::Impossible, _) => {
                 let unmet = write.unmet(false);
@@ -316,6 +328,9 @@ impl<S: Storage> Node<S> {
     pub(crate) fn end(&mut self, id: RequestId) -> Option<Conversation> {
         let conversation = self.conversations.remove(&id)?;
         self.bytes_in_flight -= conversation.kind.bytes();
+        if let Kind::Write(write) = &conversation.kind {
+            self.hint_writes -= write.hints_outstanding();
+        }
         self.timers
             .remove(&(conversation.deadline, id, Timer::Deadline));
         let limits = &self.config.limits;
@@ -330,6 +345,9 @@ impl<S: Storage> Node<S> {
         };
         if let Some(patience) = patience.map(|p| conversation.began.after(p)) {
             self.timers.remove(&(patience, id, Timer::Patience));
+        }
+        if let Some(at) = conversation.kind.gives_up_at() {
+            self.timers.remove(&(at, id, Timer::Return));
         }
         match &conversation.kind {
             Kind::List(list) => {
@@ -429,7 +447,15 @@ impl<S: Storage> Node<S> {
                     self.ask(now, id, deadline, &target, asks, out);
                     self.step_read(now, id, out);
                 }
-                (Timer::Patience, _) => {}
+                (Timer::Return, Kind::Read(read)) => {
+                    let unmet = read.unmet(false);
+                    self.give_up(id, unmet, out);
+                }
+                (Timer::Return, Kind::Forward(forward)) => {
+                    let unmet = forward.unmet(false);
+                    self.give_up(id, unmet, out);
+                }
+                (Timer::Patience | Timer::Return, _) => {}
             }
             self.on_local(now, out);
         }

@@ -25,6 +25,17 @@ pub(crate) enum Verdict {
     Impossible,
 }
 
+impl Verdict {
+    /// How it stands where both are needed.
+    pub(crate) fn and(self, other: Verdict) -> Verdict {
+        match (self, other) {
+            (Verdict::Met, Verdict::Met) => Verdict::Met,
+            (Verdict::Impossible, _) | (_, Verdict::Impossible) => Verdict::Impossible,
+            _ => Verdict::Pending,
+        }
+    }
+}
+
 /// How many of which nodes have to answer: a count for each group, all groups to be met. Acks count distinct physical
 /// nodes, as every group lists a node once.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -36,6 +47,8 @@ pub(crate) struct Requirement {
 struct Group {
     members: Vec<NodeId>,
     need: usize,
+    /// Whether it counts the replicas of one region, so that nobody from elsewhere can take a place in it.
+    regional: bool,
 }
 
 impl Requirement {
@@ -60,6 +73,7 @@ impl Requirement {
             Group {
                 need: members.len() / 2 + 1,
                 members,
+                regional: true,
             }
         };
         let groups = match quorum {
@@ -78,14 +92,17 @@ impl Requirement {
             Quorum::Count(count) => vec![Group {
                 members: all(),
                 need: usize::from(count),
+                regional: false,
             }],
             Quorum::Majority => vec![Group {
                 members: all(),
                 need: seats.len() / 2 + 1,
+                regional: false,
             }],
             Quorum::All => vec![Group {
                 members: all(),
                 need: seats.len(),
+                regional: false,
             }],
             Quorum::Local => {
                 let group = majority_in(region);
@@ -120,13 +137,23 @@ impl Requirement {
         yes: impl Fn(NodeId) -> bool,
         no: impl Fn(NodeId) -> bool,
     ) -> Verdict {
+        self.verdict_by_region(|node, _| yes(node), |node, _| no(node))
+    }
+
+    /// The same, where it matters whether a node is counted as one of its region.
+    pub(crate) fn verdict_by_region(
+        &self,
+        yes: impl Fn(NodeId, bool) -> bool,
+        no: impl Fn(NodeId, bool) -> bool,
+    ) -> Verdict {
         let mut verdict = Verdict::Met;
         for group in &self.groups {
-            let met = group.members.iter().filter(|n| yes(**n)).count();
+            let yes = |n: &&NodeId| yes(**n, group.regional);
+            let met = group.members.iter().filter(yes).count();
             let lost = group
                 .members
                 .iter()
-                .filter(|n| !yes(**n) && no(**n))
+                .filter(|n| !yes(n) && no(**n, group.regional))
                 .count();
             if met >= group.need {
                 continue;

@@ -3,18 +3,23 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use quorate_causal::{Context, Record};
+use quorate_causal::{Context, DotSet, Record, Sibling};
 use quorate_protocol::{Answer, Unmet};
 use quorate_ring::NodeId;
 
+use crate::sloppy::StandIns;
 use crate::tally::{Requirement, Verdict};
 use crate::target::Target;
 
 /// What a write asks of its replicas.
 #[derive(Clone, Debug)]
 pub(crate) struct WriteTerms {
-    /// How many must have taken it: `w` and `pw`. The same nodes here, as only primaries are asked.
+    /// How many must have taken it: `w`.
     pub(crate) taken: Requirement,
+    /// How many primaries must have taken it: `pw`.
+    pub(crate) primary: Requirement,
+    /// Whether fallbacks may stand in for primaries, but for `primary`.
+    pub(crate) sloppy: bool,
     /// How many must have it synced: `dw`.
     pub(crate) synced: Requirement,
     /// Whether acknowledgements must wait for a sync.
@@ -32,20 +37,52 @@ pub(crate) struct WriteConversation {
     pub(crate) payload: Option<Bytes>,
     /// The dot it minted, and what the key held then; known once this node's own vnode has written.
     pub(crate) written: Option<(Context, Record)>,
+    /// What it removes.
+    removed: DotSet,
+    /// When what it puts ends.
+    expires: Option<u64>,
+    /// Who keeps it for primaries that did not take it.
+    pub(crate) stand_ins: StandIns,
+    /// Whether this node keeps it, as a replica or for one.
+    pub(crate) keeps: bool,
     /// What each replica has said: whether it is synced, or `None` if it never will.
     heard: BTreeMap<NodeId, Option<bool>>,
 }
 
 impl WriteConversation {
     /// A put of `payload`, or a delete.
-    pub(crate) fn new(target: Target, terms: WriteTerms, payload: Option<Bytes>) -> Self {
+    pub(crate) fn new(
+        target: Target,
+        terms: WriteTerms,
+        payload: Option<Bytes>,
+        removed: DotSet,
+        expires: Option<u64>,
+    ) -> Self {
         WriteConversation {
             target,
             terms,
             payload,
+            removed,
+            expires,
             written: None,
+            stand_ins: StandIns::default(),
+            keeps: true,
             heard: BTreeMap::new(),
         }
+    }
+
+    /// The change as it was made, encoded, for whoever is asked later. Made anew, as hardly anybody is, and a second copy of
+    /// every value under way costs memory. `None` before it was made.
+    pub(crate) fn delta(&self) -> Option<Bytes> {
+        let (own, _) = self.written.as_ref()?;
+        let put = self.payload.as_ref().zip(own.spans().first());
+        let put = put.map(|(payload, span)| Sibling {
+            span: *span,
+            payload: payload.clone(),
+            expires: self.expires,
+        });
+        let live = put.into_iter().collect();
+        Some(Record::from_parts(live, self.removed.clone()).encode())
     }
 
     /// A replica has it.
@@ -61,20 +98,28 @@ impl WriteConversation {
 
     pub(crate) fn verdict(&self) -> Verdict {
         let lost = |n: NodeId| self.heard.get(&n) == Some(&None);
-        let taken = self
-            .terms
-            .taken
-            .verdict(|n| matches!(self.heard.get(&n), Some(Some(_))), lost);
+        let has = |n: NodeId| self.has_taken(n);
+        let taken = self.stand_ins.verdict(&self.terms.taken, has, lost);
+        let primary = self.terms.primary.verdict(has, lost);
         // A replica that took it without a sync will not report again.
-        let synced = self.terms.synced.verdict(
+        let synced = self.stand_ins.verdict(
+            &self.terms.synced,
             |n| self.heard.get(&n) == Some(&Some(true)),
             |n| matches!(self.heard.get(&n), Some(None | Some(false))),
         );
-        match (taken, synced) {
-            (Verdict::Met, Verdict::Met) => Verdict::Met,
-            (Verdict::Impossible, _) | (_, Verdict::Impossible) => Verdict::Impossible,
-            _ => Verdict::Pending,
-        }
+        taken.and(primary).and(synced)
+    }
+
+    /// Whether somebody stands in for a primary who has it or may yet take it.
+    pub(crate) fn is_stood_in_for(&self, primary: NodeId) -> bool {
+        let mut all = self.stand_ins.of(primary, false);
+        all.any(|n| self.heard.get(&n) != Some(&None))
+    }
+
+    /// How many fallbacks were asked to keep it and have not answered.
+    pub(crate) fn hints_outstanding(&self) -> usize {
+        let asked = self.stand_ins.nodes();
+        asked.filter(|n| !self.heard.contains_key(n)).count()
     }
 
     /// Whether `node` has it as durable as asked.
@@ -82,15 +127,21 @@ impl WriteConversation {
         matches!(self.heard.get(&node), Some(Some(_)))
     }
 
-    /// The answer when too few took it: never "failed", since those that did will keep it. Where it was synced too
-    /// seldom, and else taken often enough, the numbers speak of syncs.
+    /// The answer when too few took it: never "failed", since those that did will keep it. Where it was taken often enough,
+    /// and too seldom by primaries or with a sync, the numbers speak of these.
     pub(crate) fn unmet(&self, timed_out: bool) -> Answer {
         let taken = self.heard.values().filter(|h| h.is_some()).count() as u32;
         let synced = self.heard.values().filter(|h| **h == Some(true)).count() as u32;
-        let (needed, answered) = if taken >= self.terms.taken.needed() && self.terms.durable {
+        let primaries = self.heard.iter();
+        let primaries = primaries.filter(|(n, h)| h.is_some() && !self.stand_ins.has(**n));
+        let primaries = primaries.count() as u32;
+        let (w, pw) = (self.terms.taken.needed(), self.terms.primary.needed());
+        let (needed, answered) = if taken >= w && primaries < pw {
+            (pw, primaries)
+        } else if taken >= w && self.terms.durable {
             (self.terms.synced.needed(), synced)
         } else {
-            (self.terms.taken.needed(), taken)
+            (w, taken)
         };
         Answer::Unmet(Unmet {
             needed,

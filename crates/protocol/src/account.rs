@@ -15,7 +15,8 @@ pub struct Account {
     pub generation: u32,
     /// What was needed, in words.
     pub needed: Vec<String>,
-    /// The key's primaries in the order of the preference list, and what each had to do with it.
+    /// The key's primaries in the order of the preference list, and then whoever stood in for one; and what each had to do with
+    /// it.
     pub replicas: Vec<ReplicaAccount>,
     /// Which of them were sent what they lacked.
     pub repaired: Vec<RepairAccount>,
@@ -32,6 +33,8 @@ pub struct ReplicaAccount {
     pub node: String,
     /// Its region.
     pub region: String,
+    /// The primary that it stood in for, by name; `None` of a primary.
+    pub stands_in_for: Option<String>,
     /// Whether it was in reach when the account was made.
     pub up: bool,
     /// Everything it was asked and said, in order.
@@ -44,7 +47,7 @@ pub struct StepAccount {
     /// Microseconds since the request was accepted.
     pub at_us: u64,
     /// What happened: `asked for the record`, `asked for a digest`, `record`, `digest`, `sent the write`, `taken`,
-    /// `taken and synced`, `lost`, `refused: ` and why, `passed on` (to coordinate it).
+    /// `taken and synced`, of a fallback `asked for what it keeps` and `sent the write to keep`, `lost`, `refused: ` and why, `passed on` (to coordinate it).
     pub what: String,
     /// The live dots it showed.
     pub dots: Vec<String>,
@@ -90,6 +93,19 @@ pub struct NodeStatus {
     pub unreachable: Vec<String>,
     /// Seconds since the epoch by its clock, for a look at how far clocks are apart; 0 if unknown.
     pub clock_s: u64,
+    /// The hints it holds for others, by whom they are for; empty if it holds none.
+    pub hints: Vec<PendingHints>,
+}
+
+/// What a node holds for another until that one has it.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct PendingHints {
+    /// The other's name.
+    pub node: String,
+    /// How many hints: one for each key.
+    pub count: u64,
+    /// Their bytes, keys and records together.
+    pub bytes: u64,
 }
 
 /// A cluster as one of its nodes sees it.

@@ -73,6 +73,9 @@ pub struct Properties {
     /// How long a value lives whose put does not say, in milliseconds; `None` for ever.
     #[serde(default)]
     pub ttl_ms: Option<u64>,
+    /// Whether other nodes may stand in for primaries out of reach.
+    #[serde(default)]
+    pub sloppy: Option<bool>,
 }
 
 /// One bucket in the table of buckets.
@@ -146,10 +149,12 @@ pub struct PropertyChanges {
     pub max_siblings: Option<u32>,
     /// A new time to live, for what is put from then on: [`Lifetime::Unlimited`] takes the bucket's away.
     pub ttl: Option<Lifetime>,
+    /// A new default.
+    pub sloppy: Option<bool>,
 }
 
 /// The names of the properties, as users write them.
-pub const PROPERTIES: [&str; 10] = [
+pub const PROPERTIES: [&str; 11] = [
     "kind",
     "n",
     "regions",
@@ -160,6 +165,7 @@ pub const PROPERTIES: [&str; 10] = [
     "dw",
     "ttl",
     "max_siblings",
+    "sloppy",
 ];
 
 impl PropertyChanges {
@@ -190,6 +196,13 @@ impl PropertyChanges {
             "pw" => self.pw = Some(quorum()?),
             "dw" => self.dw = Some(quorum()?),
             "max_siblings" => self.max_siblings = Some(number(1, SIBLINGS_SETTING_MAX)?),
+            "sloppy" => {
+                self.sloppy = Some(match text {
+                    "true" => true,
+                    "false" => false,
+                    _ => return Err(format!("sloppy={text} is neither true nor false")),
+                });
+            }
             "ttl" => {
                 self.ttl = Some(Lifetime::parse(text).map_err(|why| match why {
                     TtlError::Malformed => format!("ttl={text} is not {why}"),
@@ -227,6 +240,7 @@ impl BucketDescription {
             all.push(("ttl", ttl_text(ttl)));
         }
         all.push(("max_siblings", self.max_siblings.to_string()));
+        all.push(("sloppy", self.sloppy.to_string()));
         all
     }
 }
@@ -250,6 +264,7 @@ pub struct BucketDocument<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     ttl: Option<String>,
     max_siblings: u32,
+    sloppy: bool,
 }
 
 #[derive(Debug)]
@@ -281,6 +296,7 @@ impl<'a> From<&'a BucketDescription> for BucketDocument<'a> {
             dw: InWords(bucket.dw),
             ttl: bucket.ttl_ms.map(ttl_text),
             max_siblings: bucket.max_siblings,
+            sloppy: bucket.sloppy,
         }
     }
 }
@@ -340,4 +356,6 @@ pub struct BucketDescription {
     pub max_siblings: u32,
     /// How long a value lives whose put does not say, in milliseconds; `None` for ever.
     pub ttl_ms: Option<u64>,
+    /// Whether other nodes may stand in for primaries out of reach.
+    pub sloppy: bool,
 }

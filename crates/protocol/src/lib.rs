@@ -13,7 +13,9 @@ mod message;
 mod overview;
 mod request;
 
-pub use account::{Account, ClusterStatus, NodeStatus, RepairAccount, ReplicaAccount, StepAccount};
+pub use account::{
+    Account, ClusterStatus, NodeStatus, PendingHints, RepairAccount, ReplicaAccount, StepAccount,
+};
 pub use bucket::{
     BUCKETS_MAX, BucketAction, BucketDescription, BucketDocument, BucketEntry, BucketKind,
     BucketRequest, PROPERTIES, Properties, PropertyChanges, REGIONS_MAX, SIBLINGS_SETTING_MAX,

@@ -5,6 +5,7 @@
 //! shape for them. The protocol's version is agreed in the TLS handshake, not here.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use quorate_ring::NodeId;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -69,7 +70,7 @@ pub struct BucketsAsked {
     pub digest: u128,
 }
 
-/// The one way by which data reaches a replica: writes, read repair, and later handoff, exchanges and transfers.
+/// The one way by which data reaches a replica: writes, read repair, handoff, and later exchanges and transfers.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Merge {
     /// Which seat.
@@ -82,6 +83,8 @@ pub struct Merge {
     pub record: Bytes,
     /// Whether the answer must wait for a disk sync, whatever the replica's setting.
     pub durable: bool,
+    /// The primary, out of reach, for which the receiver is to keep it: the receiver is no replica of this seat.
+    pub hint_for: Option<NodeId>,
 }
 
 /// Asks for a record.
@@ -95,6 +98,8 @@ pub struct Read {
     pub key: Bytes,
     /// Whether the digest is enough.
     pub digest_only: bool,
+    /// Whether to tell what the receiver, no replica of this seat, keeps of the key for primaries out of reach.
+    pub hinted: bool,
 }
 
 /// What a replica says.

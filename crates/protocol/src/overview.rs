@@ -4,7 +4,7 @@
 use quorate_ring::{Layout, NodeId};
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterStatus, NodeStatus};
+use crate::{ClusterStatus, NodeStatus, PendingHints};
 
 /// Clocks that differ by more than this are worth a word. No decision looks at a clock; but the times in logs do not fit
 /// together, and certificates begin and end by them.
@@ -102,6 +102,8 @@ pub struct Told {
     pub layout_version: u64,
     /// Seconds since the epoch by its clock; 0 if unknown.
     pub clock_s: u64,
+    /// The hints it holds for other nodes, by whom they are for.
+    pub hints: Vec<PendingHints>,
 }
 
 impl Overview {
@@ -161,6 +163,7 @@ impl Told {
             uptime_s: status.uptime_s,
             layout_version: status.layout_version,
             clock_s: status.clock_s,
+            hints: status.hints.clone(),
         }
     }
 }

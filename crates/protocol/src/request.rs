@@ -168,6 +168,8 @@ pub struct Options {
     pub pw: Option<Quorum>,
     /// Of those that take a write, how many must have it on disk, synced.
     pub dw: Option<Quorum>,
+    /// Whether other nodes may stand in for primaries out of reach; the bucket's own setting where `None`.
+    pub sloppy: Option<bool>,
     /// Whether a put's answer shows what the key holds afterwards.
     pub return_body: bool,
     /// Whether the answer comes with an account of how it came about.
@@ -505,6 +507,13 @@ pub enum Refusal {
         /// Bytes that must be free for a write.
         needed: u64,
     },
+    /// This node holds as many hints for a primary out of reach as it may.
+    HintsFull {
+        /// Bytes that it holds for that node.
+        held: u64,
+        /// Bytes that it may hold for one node.
+        limit: u64,
+    },
 }
 
 impl Refusal {
@@ -521,6 +530,7 @@ impl Refusal {
                 | Refusal::Corrupt(_)
                 | Refusal::BucketChanged(_)
                 | Refusal::DiskFull { .. }
+                | Refusal::HintsFull { .. }
         )
     }
 }
@@ -576,6 +586,11 @@ impl fmt::Display for Refusal {
                 f,
                 "the disk is nearly full ({free} bytes are free, and writes need {needed}): delete something, make room, \
                  or add nodes"
+            ),
+            Refusal::HintsFull { held, limit } => write!(
+                f,
+                "this node holds {held} bytes of hints for a node that is out of reach, and may hold {limit}: bring that node \
+                 back, or raise hint_bytes_max"
             ),
         }
     }

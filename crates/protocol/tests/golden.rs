@@ -87,6 +87,7 @@ fn variant(message: &Message) -> String {
         Refusal::NotFound(_) => 15,
         Refusal::BucketChanged(_) => 16,
         Refusal::DiskFull { .. } => 17,
+        Refusal::HintsFull { .. } => 18,
     };
     match message {
         Message::Request(_, _, Request::Put(_)) => "request 0".to_owned(),
@@ -138,7 +139,7 @@ fn every_variant_has_a_specimen() {
         .iter()
         .map(|(_, m)| variant(m))
         .collect();
-    let refusals = 18;
+    let refusals = 19;
     assert_eq!(covered.len(), 12 + 11 + 6 + 7 + 2 * refusals, "{covered:?}");
 }
 

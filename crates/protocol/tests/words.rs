@@ -123,6 +123,7 @@ fn refusals_that_pass_are_told_from_those_that_stay() {
         "corrupt",
         "bucket-changed",
         "disk-full",
+        "hints-full",
     ];
     assert_eq!(
         passing,

@@ -47,8 +47,8 @@ const DONE_OR_NOT: Unmet = Unmet {
     may_have_written: true,
 };
 
-/// A far future for a timer that is not needed.
-const IDLE: Duration = Duration::from_secs(3600);
+/// The loop turns at least so often, so that it notices when it was stopped.
+const HEARTBEAT: Duration = Duration::from_millis(200);
 
 struct Link {
     end: End,
@@ -88,6 +88,8 @@ pub(crate) struct Surroundings {
     pub(crate) peers: BTreeMap<NodeId, String>,
     /// Requests that take longer are logged.
     pub(crate) slow_request: Option<Duration>,
+    /// After this time without a word from this node every peer has given it up.
+    pub(crate) silence_max: Duration,
 }
 
 pub(crate) struct Driver<S> {
@@ -160,7 +162,8 @@ impl<S: Storage> Driver<S> {
     ) {
         let mut on_stop = Some(on_stop);
         let mut taken = Vec::with_capacity(TAKEN_AT_ONCE);
-        let mut timer = std::pin::pin!(sleep_until(tokio::time::Instant::now() + IDLE));
+        let mut timer = std::pin::pin!(sleep_until(tokio::time::Instant::now() + HEARTBEAT));
+        let mut turned = Instant::now();
         self.readiness.set(self.node.ready());
         while !self.is_done() {
             self.set_timer(timer.as_mut());
@@ -171,6 +174,11 @@ impl<S: Storage> Driver<S> {
                     assert!(count > 0, "the queue of events is closed while the node runs");
                 }
                 () = timer.as_mut() => self.input(Input::Wake),
+            }
+            let stopped = turned.elapsed();
+            turned += stopped;
+            if stopped > self.surroundings.silence_max + HEARTBEAT {
+                self.was_stopped(stopped);
             }
             for event in taken.drain(..) {
                 self.take(event);
@@ -229,15 +237,30 @@ impl<S: Storage> Driver<S> {
             .node
             .wake_at()
             .map(|at| self.origin + Duration::from_micros(at.0));
-        let wish = [wish, self.stopping].into_iter().flatten().min();
-        let armed = timer.deadline();
-        let wish = wish.map(tokio::time::Instant::from_std);
-        if timer.is_elapsed() {
-            timer.reset(wish.unwrap_or_else(|| tokio::time::Instant::now() + IDLE));
-        } else if let Some(wish) = wish
-            && wish < armed
-        {
+        let heartbeat = Instant::now() + HEARTBEAT;
+        let wishes = [wish, self.stopping].into_iter().flatten();
+        let wish = tokio::time::Instant::from_std(wishes.fold(heartbeat, Instant::min));
+        if timer.is_elapsed() || wish < timer.deadline() {
             timer.reset(wish);
+        }
+    }
+
+    /// This process did nothing for so long that its peers have given it up, whatever the connections look like from here:
+    /// it was stopped, or starved. They are given up here too, before anything is asked on them, and dialled anew; until
+    /// then this node is not ready.
+    fn was_stopped(&mut self, stopped: Duration) {
+        let node = &self.surroundings.name;
+        tracing::warn!(
+            node,
+            ?stopped,
+            "stood still for longer than peers wait: connecting anew"
+        );
+        let reason = CloseReason::Local("this node stood still".to_owned());
+        for id in self.dialled.values().copied().collect::<Vec<_>>() {
+            if let Some(link) = self.connections.get(&id) {
+                link.sender.close("this node stood still");
+            }
+            self.lost(id, &reason);
         }
     }
 
@@ -337,6 +360,9 @@ impl<S: Storage> Driver<S> {
             node_connections: self.connections.len() - client_connections,
             client_connections,
         });
+        let pending = self.node.pending_hints();
+        self.metrics
+            .hints(self.surroundings.peers.values(), &pending);
         self.input(Input::Vitals(Box::new(Vitals {
             release: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_s: uptime.as_secs(),

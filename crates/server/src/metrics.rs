@@ -19,7 +19,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::Registry;
 use quorate_node::Event;
-use quorate_protocol::{Answer, Refusal, ReplicaRequest, Request};
+use quorate_protocol::{Answer, PendingHints, Refusal, ReplicaRequest, Request};
 use quorate_storage::rocks::{Counters, Distribution, Stats};
 
 /// Microseconds. From a read in memory to the longest timeout.
@@ -64,7 +64,7 @@ fn outcome(answer: &Answer) -> usize {
 }
 
 /// The reasons of refusals, in the order of [`reason`].
-const REASONS: [&str; 18] = [
+const REASONS: [&str; 19] = [
     "malformed",
     "bad_context",
     "too_large",
@@ -83,6 +83,7 @@ const REASONS: [&str; 18] = [
     "not_found",
     "bucket_changed",
     "disk_full",
+    "hints_full",
 ];
 
 fn reason(refusal: &Refusal) -> usize {
@@ -105,6 +106,7 @@ fn reason(refusal: &Refusal) -> usize {
         Refusal::NotFound(_) => 15,
         Refusal::BucketChanged(_) => 16,
         Refusal::DiskFull { .. } => 17,
+        Refusal::HintsFull { .. } => 18,
     }
 }
 
@@ -148,6 +150,9 @@ pub(crate) struct Metrics {
     slow: Counter,
     http: [Counter; CLASSES.len()],
     gauges: Gauges,
+    /// By the name of the node they are for.
+    hints: Family<PeerLabel, Gauge>,
+    hint_bytes: Family<PeerLabel, Gauge>,
 }
 
 struct Events {
@@ -156,6 +161,7 @@ struct Events {
     disagreements: Counter,
     read_repairs: Counter,
     reads_widened: Counter,
+    asked_after_return: Counter,
     sibling_puts: Counter,
     unmet: Counter,
     unavailable: Counter,
@@ -172,6 +178,16 @@ struct Events {
     list_replicas_lost: Counter,
     lists_widened: Counter,
     reclaimed: Counter,
+    hints_asked: Counter,
+    hints_not_asked: Counter,
+    hints_kept: Counter,
+    hints_refused: Counter,
+    handed_off: Counter,
+    handoffs_again: Counter,
+    handoffs_refused: Counter,
+    hints_dropped: Counter,
+    fallback_coordinated: Counter,
+    fallback_reads: Counter,
 }
 
 struct Gauges {
@@ -190,6 +206,7 @@ struct Gauges {
     block_cache: Gauge,
 }
 
+type PeerLabel = [(&'static str, String); 1];
 type Label<const N: usize> = [(&'static str, &'static str); N];
 
 /// Puts metrics into a registry and gives back what counts them.
@@ -258,7 +275,16 @@ impl Metrics {
         let durations =
             OPERATIONS.map(|operation| family.get_or_create_owned(&[("operation", operation)]));
 
+        let (hints, hint_bytes) = (Family::default(), Family::default());
+        let help = "Hints kept for other nodes, by the node they are for";
+        make.0.register("hints_pending", help, hints.clone());
+        let help = "Bytes of hints kept for other nodes, by the node they are for";
+        make.0
+            .register("hints_pending_bytes", help, hint_bytes.clone());
+
         let metrics = Metrics {
+            hints,
+            hint_bytes,
             requests,
             durations,
             refused: make.counters(
@@ -311,6 +337,10 @@ impl Metrics {
                 reads_widened: make.counter(
                     "reads_widened",
                     "Reads that asked all replicas because those asked first were slow",
+                ),
+                asked_after_return: make.counter(
+                    "asked_after_return",
+                    "Reads that had lost their replicas and went on with one that came back",
                 ),
                 sibling_puts: make.counter("sibling_puts", "Puts that left more than one value"),
                 unmet: make.counter(
@@ -368,6 +398,46 @@ impl Metrics {
                 reclaimed: make.counter(
                     "dropped_lives_reclaimed",
                     "Dropped buckets of which nothing is left on this node any more",
+                ),
+                hints_asked: make.counter(
+                    "hints_asked",
+                    "Hints that this node's requests asked fallbacks to keep for primaries out of reach",
+                ),
+                hints_not_asked: make.counter(
+                    "hints_not_asked",
+                    "Hints not asked for, since too many were waited for already",
+                ),
+                hints_kept: make.counter(
+                    "hints_kept",
+                    "Hints that other requests' coordinators had this node keep",
+                ),
+                hints_refused: make.counter(
+                    "hints_refused",
+                    "Hints that a fallback refused to this node's requests, as it keeps as many for that node as it may",
+                ),
+                handed_off: make.counter(
+                    "hints_handed_off",
+                    "Hints that their owners have on disk, and that are gone from here",
+                ),
+                handoffs_again: make.counter(
+                    "hints_changed_in_handoff",
+                    "Hints that changed while they were handed over, and are sent again",
+                ),
+                handoffs_refused: make.counter(
+                    "hint_handoffs_refused",
+                    "Hints that their owners refused for now",
+                ),
+                hints_dropped: make.counter(
+                    "hints_dropped",
+                    "Hints that were dropped because their bucket was",
+                ),
+                fallback_coordinated: make.counter(
+                    "fallback_coordinated",
+                    "Requests that this node coordinated for primaries none of which was in reach",
+                ),
+                fallback_reads: make.counter(
+                    "fallback_reads",
+                    "Times that a read asked a fallback for what it keeps",
                 ),
                 lists_widened: make.counter(
                     "lists_widened",
@@ -484,6 +554,7 @@ impl Metrics {
             Event::Disagreement => &events.disagreements,
             Event::ReadRepair => &events.read_repairs,
             Event::ReadWidened => &events.reads_widened,
+            Event::AskedAfterReturn => &events.asked_after_return,
             Event::Siblings => &events.sibling_puts,
             Event::Unmet => &events.unmet,
             Event::Unavailable => &events.unavailable,
@@ -500,6 +571,16 @@ impl Metrics {
             Event::ListReplicaLost => &events.list_replicas_lost,
             Event::ListWidened => &events.lists_widened,
             Event::Reclaimed => &events.reclaimed,
+            Event::HintAsked => &events.hints_asked,
+            Event::HintNotAsked => &events.hints_not_asked,
+            Event::HintKept => &events.hints_kept,
+            Event::HintRefused => &events.hints_refused,
+            Event::HandedOff => &events.handed_off,
+            Event::HandoffAgain => &events.handoffs_again,
+            Event::HandoffRefused => &events.handoffs_refused,
+            Event::HintDropped => &events.hints_dropped,
+            Event::FallbackCoordinated => &events.fallback_coordinated,
+            Event::FallbackRead => &events.fallback_reads,
         };
         counter.inc();
     }
@@ -523,6 +604,24 @@ impl Metrics {
     pub(crate) fn responded(&self, status: u16) {
         let class = usize::from(status / 100).clamp(1, CLASSES.len());
         self.http[class - 1].inc();
+    }
+
+    /// What this node keeps for others now. Every one of `peers` has its number, also where that is 0.
+    pub(crate) fn hints<'a>(
+        &self,
+        peers: impl IntoIterator<Item = &'a String>,
+        pending: &[PendingHints],
+    ) {
+        for peer in peers {
+            let hints = pending.iter().find(|hints| hints.node == *peer);
+            let label = [("peer", peer.clone())];
+            let set = |family: &Family<PeerLabel, Gauge>, number: u64| {
+                let number = i64::try_from(number).unwrap_or(i64::MAX);
+                family.get_or_create(&label).set(number);
+            };
+            set(&self.hints, hints.map_or(0, |h| h.count));
+            set(&self.hint_bytes, hints.map_or(0, |h| h.bytes));
+        }
     }
 
     pub(crate) fn found(&self, found: &Found) {

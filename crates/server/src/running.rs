@@ -327,6 +327,8 @@ fn core_config(checked: &Checked) -> Config {
             siblings_max: config.siblings_max,
             siblings_bytes_max: SIBLINGS_BYTES_FACTOR * config.value_bytes_max,
             requests_max: config.requests_max,
+            hint_bytes_max: config.hint_bytes_max as u64,
+            handoff_bytes_per_second: config.handoff_bytes_per_second as u64,
             ..Limits::default()
         },
         layout_json: Bytes::from(serde_json::to_vec(&checked.layout).expect("a layout serialises")),
@@ -396,6 +398,7 @@ async fn serve(
         zone: own.zone.clone(),
     };
     let metrics = Arc::new(Metrics::new(who, node.storage().counters()));
+    metrics.hints(peers.iter().map(|peer| &peer.name), &[]);
     let knocks = Knocks::new(&peers);
 
     // None of these ends by itself; one that panics takes the node with it.
@@ -439,6 +442,7 @@ async fn serve(
         name: checked.config.name.clone(),
         peers: peers.into_iter().map(|p| (p.id, p.name)).collect(),
         slow_request: config.slow_request,
+        silence_max: tuning(config).max_idle + tuning(config).keep_alive,
     };
     let mut driver = Driver::new(node, surroundings, readiness, metrics, Rocks::stats);
     let run = driver.run(&mut queue, || {

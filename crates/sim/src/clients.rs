@@ -50,6 +50,10 @@ pub(crate) struct Workload {
     /// Whether the others write to one replica and read all, and not a majority each: as strict, and replicas differ
     /// more, for longer, so that reads have more to put together.
     lopsided: bool,
+    /// Chance that an operation asks for primaries.
+    primaries: f64,
+    /// Chance that an operation says whether fallbacks may take part, and that it says yes.
+    sloppiness: (f64, f64),
     /// Chance that an operation drops the bucket.
     drops: f64,
     /// Chance that a put's value is to end.
@@ -75,6 +79,8 @@ impl Workload {
             accounts: [0.0, 0.2][rng.random_range(0..2)],
             odd_quorums: [0.0, 0.3][rng.random_range(0..2)],
             lopsided: rng.random_bool(0.3),
+            primaries: [0.0, 0.0, 0.5][rng.random_range(0..3)],
+            sloppiness: [(0.0, 0.0), (1.0, 0.0), (0.5, 0.5)][rng.random_range(0..3)],
             drops: [0.0, 0.0, 0.01, 0.05][rng.random_range(0..4)],
             ttls: [0.0, 0.1, 0.5][rng.random_range(0..3)],
         }
@@ -124,13 +130,14 @@ impl Client {
         }
     }
 
-    /// Begins operation `id` at `node`. `n` is how many replicas every key has.
+    /// Begins operation `id` at `node`. `n` is how many replicas every key has, and `fallbacks` how many nodes there are
+    /// besides.
     pub(crate) fn begin(
         &mut self,
         id: u64,
         now: u64,
         node: usize,
-        n: usize,
+        (n, fallbacks): (usize, usize),
         workload: &Workload,
         rng: &mut ChaCha12Rng,
     ) -> (Header, Request) {
@@ -144,9 +151,18 @@ impl Client {
             (majority, majority)
         };
         let count = |count: usize| Some(Quorum::Count(count as u8));
+        let primaries = match rng.random_bool(workload.primaries) {
+            true => (rng.random_range(0..=n), rng.random_range(0..=n)),
+            false => (0, 0),
+        };
+        let (says, yes) = workload.sloppiness;
+        let sloppy = rng.random_bool(says).then(|| rng.random_bool(yes));
         let options = Options {
             r: count(quorum.1),
             w: count(quorum.0),
+            pw: count(primaries.0).filter(|_| primaries.0 > 0),
+            pr: count(primaries.1).filter(|_| primaries.1 > 0),
+            sloppy,
             explain: rng.random_bool(workload.accounts),
             ..Options::default()
         };
@@ -233,10 +249,21 @@ impl Client {
             });
             (Kind::Put, values, condition, request)
         };
-        let (key, quorum) = match kind {
+        // Fallbacks take part in no listing and no drop.
+        let others = match kind {
+            Kind::List(_) | Kind::Drop => 0,
+            _ if sloppy == Some(false) => 0,
+            _ => fallbacks,
+        };
+        let sure = |all: usize, primaries: usize| primaries.max(all.saturating_sub(others));
+        let (key, quorum, strict) = match kind {
             // Whoever is told of a drop is told that a majority of each partition's replicas know.
-            Kind::Drop => (String::new(), (majority, majority)),
-            _ => (key, quorum),
+            Kind::Drop => (String::new(), (majority, majority), (majority, majority)),
+            _ => (
+                key,
+                quorum,
+                (sure(quorum.0, primaries.0), sure(quorum.1, primaries.1)),
+            ),
         };
         self.busy = Some(Operation {
             id,
@@ -251,6 +278,7 @@ impl Client {
                 .filter(|ms| *ms < DAY_MS)
                 .map(|ms| ((now + ms * 1_000).saturating_sub(SKEW_US), u64::MAX)),
             quorum,
+            strict,
             start: now,
             end: now,
             outcome: Outcome::Unknown,

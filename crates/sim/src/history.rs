@@ -71,6 +71,8 @@ pub struct Operation {
     pub ends: Option<(u64, u64)>,
     /// How many replicas its client asked for: `w` of a put, `r` of a get; both of a write that reads first.
     pub quorum: (usize, usize),
+    /// How many primaries are sure to have taken part in the write, and in the read, if it was acknowledged or answered.
+    pub strict: (usize, usize),
     /// When it began, in microseconds.
     pub start: u64,
     /// When its outcome was known.
@@ -121,8 +123,15 @@ impl Operation {
             Outcome::Unknown => "unknown",
         };
         let mut line = format!(
-            "{{\"process\":{},\"session\":{},\"op\":\"{op}\",\"key\":\"{}\",\"id\":{},\"w\":{},\"r\":{}",
-            self.process, self.process, self.key, self.id, self.quorum.0, self.quorum.1
+            "{{\"process\":{},\"session\":{},\"op\":\"{op}\",\"key\":\"{}\",\"id\":{},\"w\":{},\"r\":{},\"strict_w\":{},\"strict_r\":{}",
+            self.process,
+            self.process,
+            self.key,
+            self.id,
+            self.quorum.0,
+            self.quorum.1,
+            self.strict.0,
+            self.strict.1
         );
         if let Some(seen) = &self.seen {
             let _ = write!(line, ",\"context\":{seen:?}");

@@ -11,7 +11,7 @@
 //! assert_eq!(report.trace, quorate_sim::run_seed(7, &quorate_sim::Profile::SHORT).trace);
 //! ```
 //!
-//! Not simulated yet, since the product does not have it yet: hints, anti-entropy, collection of evidence, membership
+//! Not simulated yet, since the product does not have it yet: anti-entropy, collection of evidence, membership
 //! changes, typed data. Power loss is simulated under `durability = "fsync"`; under `"os"` only the process dies.
 
 mod clients;

@@ -37,6 +37,10 @@
 //!   a key of which all that was ever put had been removed before. No listing shows a key that nobody put. At rest it
 //!   shows just the keys that have values (`world` compares).
 //!
+//! - Where fallbacks may stand in for primaries, `w` and `r` alone make no quorums overlap. What counts then is how many
+//!   primaries are sure to have taken part: as many as `pw` and `pr` ask for, or as must have since there are no more
+//!   fallbacks. Wherever quorums are said to overlap here, these numbers are meant.
+//!
 //! Dots do not appear here: `world` checks as nodes speak that no dot ever names two values.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,7 +86,7 @@ pub fn judge_listings(key: &str, n: usize, history: &[Operation]) -> Vec<String>
         if !keys.is_sorted_by(|a, b| a < b) {
             found.push(format!("listing {} is out of order: {keys:?}", list.id));
         }
-        let r = list.quorum.1;
+        let r = list.strict.1;
         if keys.iter().any(|k| k == key) {
             let mut begun = judge
                 .puts
@@ -93,7 +97,7 @@ pub fn judge_listings(key: &str, n: usize, history: &[Operation]) -> Vec<String>
                     return true;
                 }
                 let mut removers = judge.removers(put);
-                removers.any(|op| op.acknowledged() && op.end < list.start && op.quorum.0 + r > n)
+                removers.any(|op| op.acknowledged() && op.end < list.start && op.strict.0 + r > n)
             };
             if begun.all(|put| gone(put)) {
                 found.push(format!(
@@ -104,11 +108,11 @@ pub fn judge_listings(key: &str, n: usize, history: &[Operation]) -> Vec<String>
             continue;
         }
         for put in judge.puts.values() {
-            let must_be_seen = put.acknowledged() && put.end < list.start && put.quorum.0 + r > n;
+            let must_be_seen = put.acknowledged() && put.end < list.start && put.strict.0 + r > n;
             if must_be_seen && !judge.accounted_for(put.id, &[], list.end) {
                 found.push(format!(
                     "key {key}: listing {} (r={r}) lacks it: put {} (w={}) was acknowledged before it began",
-                    list.id, put.id, put.quorum.0
+                    list.id, put.id, put.strict.0
                 ));
             }
         }
@@ -157,7 +161,7 @@ impl<'a> Judge<'a> {
                     // with the old life although it began later; and so may one that was never acknowledged, which is on
                     // fewer still, and which a get of few replicas may have shown.
                     let unheard =
-                        |put: &Operation| !put.acknowledged() || put.quorum.0 + op.quorum.0 <= n;
+                        |put: &Operation| !put.acknowledged() || put.strict.0 + op.strict.0 <= n;
                     let puts = puts.values();
                     puts.filter(|put| put.start < latest(op) || unheard(put))
                         .map(|put| put.id)
@@ -259,7 +263,7 @@ impl<'a> Judge<'a> {
         let dropped = op.kind == Kind::Drop
             && put.acknowledged()
             && put.end < op.start
-            && put.quorum.0 + op.quorum.0 > self.n;
+            && put.strict.0 + op.strict.0 > self.n;
         saw || named || dropped || self.must_have_found(op, put)
     }
 
@@ -268,7 +272,7 @@ impl<'a> Judge<'a> {
         op.reads_first()
             && put.acknowledged()
             && put.end < op.start
-            && put.quorum.0 + op.quorum.1 > self.n
+            && put.strict.0 + op.strict.1 > self.n
             && put.ends.is_none_or(|(absent, _)| latest(op) < absent)
     }
 
@@ -340,24 +344,24 @@ impl<'a> Judge<'a> {
                     ));
                 }
                 for op in known.into_iter().flat_map(|put| self.removers(put)) {
-                    let overlaps = op.quorum.0 + get.quorum.1 > self.n;
+                    let overlaps = op.strict.0 + get.strict.1 > self.n;
                     if overlaps && op.acknowledged() && op.end < get.start {
                         found.push(format!(
                             "key {}: strict get {} (r={}) showed value {value}: operation {} (w={}) had removed it before",
-                            self.key, get.id, get.quorum.1, op.id, op.quorum.0
+                            self.key, get.id, get.strict.1, op.id, op.strict.0
                         ));
                     }
                 }
             }
             for put in self.puts.values() {
-                let overlaps = put.quorum.0 + get.quorum.1 > self.n;
+                let overlaps = put.strict.0 + get.strict.1 > self.n;
                 if !overlaps || !put.acknowledged() || put.end >= get.start {
                     continue;
                 }
                 if !self.accounted_for(put.id, shown, get.end) {
                     found.push(format!(
                         "key {}: strict get {} (r={}) showed {shown:?}: put {} (w={}) was acknowledged before it began",
-                        self.key, get.id, get.quorum.1, put.id, put.quorum.0
+                        self.key, get.id, get.strict.1, put.id, put.strict.0
                     ));
                 }
             }
@@ -432,6 +436,7 @@ mod tests {
             ttl_us: None,
             ends: None,
             quorum: (2, 2),
+            strict: (2, 2),
             start: times.0,
             end: times.1,
             outcome: Outcome::Ok,
@@ -511,7 +516,7 @@ mod tests {
             let keys = keys.iter().map(|k| (*k).to_owned()).collect();
             let mut list = op(9, Kind::List(keys), None, (6, 7));
             list.key.clear();
-            list.quorum.1 = r;
+            list.strict.1 = r;
             list
         };
         let found = |history: &[Operation]| judge_listings("k", 3, history);
@@ -567,7 +572,7 @@ mod tests {
     fn a_strict_get_must_show_what_was_acknowledged_before() {
         let history = |shown: &[u64], r| {
             let mut get = op(1, Kind::Get(shown.to_vec()), None, (2, 3));
-            get.quorum.1 = r;
+            get.strict.1 = r;
             [op(0, Kind::Put, None, (0, 1)), get]
         };
         assert_eq!(found(&history(&[0], 2), &[0]), Vec::<String>::new());
@@ -579,7 +584,7 @@ mod tests {
     fn a_strict_get_must_not_show_what_was_removed_before() {
         let history = |r| {
             let mut get = op(2, Kind::Get(vec![0]), None, (4, 5));
-            get.quorum.1 = r;
+            get.strict.1 = r;
             [
                 op(0, Kind::Put, None, (0, 1)),
                 op(1, Kind::Delete, Some(&[0]), (2, 3)),
@@ -596,7 +601,7 @@ mod tests {
         drop.key = String::new();
         let get = |shown: &[u64], r| {
             let mut get = op(3, Kind::Get(shown.to_vec()), None, (6, 7));
-            get.quorum.1 = r;
+            get.strict.1 = r;
             get
         };
         let put = |id, times| op(id, Kind::Put, None, times);
@@ -647,7 +652,7 @@ mod tests {
         assert!(!found(&[first(), create((2, 3)), later], &[2]).is_empty());
         // A quorum that need not meet the put's says nothing.
         let mut alone = create((2, 3));
-        alone.quorum = (2, 1);
+        alone.strict = (2, 1);
         assert_eq!(found(&[first(), alone], &[0, 1]), Vec::<String>::new());
     }
 

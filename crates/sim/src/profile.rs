@@ -95,11 +95,15 @@ pub enum Mutant {
     ExtendTtl,
     /// Copies have no deadline, so that what has expired is shown (against rule R16).
     LoseTtl,
+    /// A hint goes although its owner does not have it.
+    SkipHintFlush,
+    /// What a fallback keeps counts for `pw`.
+    CountFallbackForPw,
 }
 
 impl Mutant {
     /// Every mutant.
-    pub const ALL: [Mutant; 13] = [
+    pub const ALL: [Mutant; 15] = [
         Mutant::DropContexts,
         Mutant::ReuseCounter,
         Mutant::AckBeforeSync,
@@ -113,5 +117,7 @@ impl Mutant {
         Mutant::ListOne,
         Mutant::ExtendTtl,
         Mutant::LoseTtl,
+        Mutant::SkipHintFlush,
+        Mutant::CountFallbackForPw,
     ];
 }

@@ -21,7 +21,7 @@ use quorate_protocol::{
 };
 use quorate_ring::{ClusterId, Layout, LayoutSpec, NodeId, NodeSpec};
 use quorate_storage::memory::{MemoryDisk, MemoryStorage};
-use quorate_storage::{CommitEvent, Progress, Ticket};
+use quorate_storage::{CommitEvent, Family, Progress, Storage, Ticket};
 use rand::seq::IndexedRandom;
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha12Rng;
@@ -138,6 +138,9 @@ pub(crate) struct World {
     profile: Profile,
     layout: Layout,
     n: usize,
+    /// Limits of all nodes.
+    hint_bytes_max: u64,
+    handoff_bytes_per_second: u64,
     pub(crate) workload: Workload,
     clients: Vec<Client>,
     started: u32,
@@ -187,6 +190,9 @@ impl World {
         let layout = Layout::first(ClusterId(1), spec).expect("a sound layout");
         let faults = Faults::draw(profile, &mut rng);
         let workload = Workload::draw(profile.operations, &mut rng);
+        // Sometimes room for a few hints only, and sometimes a trickle.
+        let hint_bytes_max = [300, u64::MAX, u64::MAX][rng.random_range(0..3)];
+        let handoff_bytes_per_second = [5_000, 10 << 20][rng.random_range(0..2)];
         let mut world = World {
             now: 0,
             sequence: 0,
@@ -197,6 +203,8 @@ impl World {
             profile: profile.clone(),
             layout,
             n,
+            hint_bytes_max,
+            handoff_bytes_per_second,
             clients: (0..workload.clients).map(Client::new).collect(),
             workload,
             started: 0,
@@ -461,6 +469,8 @@ impl World {
             limits: Limits {
                 slice_units: 10,
                 ttl_skew_max: Duration::from_micros(SKEW_US),
+                hint_bytes_max: self.hint_bytes_max,
+                handoff_bytes_per_second: self.handoff_bytes_per_second,
                 ..Limits::default()
             },
             layout_json: Bytes::new(),
@@ -703,8 +713,9 @@ impl World {
         let id = u64::from(self.started);
         self.started += 1;
         let node = self.rng.random_range(0..self.slots.len());
+        let replicas = (self.n, self.slots.len() - self.n);
         let (header, request) =
-            self.clients[client].begin(id, self.now, node, self.n, &self.workload, &mut self.rng);
+            self.clients[client].begin(id, self.now, node, replicas, &self.workload, &mut self.rng);
         if self.alive(node).is_none() {
             // Nobody listens there: nothing was sent.
             let refused = Answer::Refused(Refusal::Draining);

@@ -85,6 +85,15 @@ fn a_campaign_holds() {
         "ListReplicaLost",
         "ListWidened",
         "page turned",
+        "HintAsked",
+        "HintKept",
+        "HintRefused",
+        "HintDropped",
+        "HandedOff",
+        "HandoffAgain",
+        "HandoffRefused",
+        "FallbackCoordinated",
+        "FallbackRead",
     ] {
         assert!(counts.contains_key(rare), "{rare} never happened");
     }

@@ -113,6 +113,10 @@ struct PropertyArgs {
     #[arg(long)]
     dw: Option<String>,
 
+    /// Whether other nodes may stand in for primaries that are out of reach: true or false
+    #[arg(long)]
+    sloppy: Option<String>,
+
     /// How long a value lives whose put does not say, from 1s to 10 years; none for no end
     #[arg(long)]
     ttl: Option<String>,
@@ -136,6 +140,7 @@ impl PropertyArgs {
                 "pw" => &self.pw,
                 "dw" => &self.dw,
                 "ttl" => &self.ttl,
+                "sloppy" => &self.sloppy,
                 _ => &self.max_siblings,
             };
             if let Some(text) = given {
@@ -249,6 +254,7 @@ fn list(buckets: &[BucketDescription], form: Form) -> Result<(), Failure> {
         "DW",
         "TTL",
         "MAX_SIBLINGS",
+        "SLOPPY",
     ]);
     for bucket in buckets {
         table.add_row([
@@ -266,6 +272,7 @@ fn list(buckets: &[BucketDescription], form: Form) -> Result<(), Failure> {
             bucket.dw.to_string(),
             bucket.ttl_ms.map_or("none".to_owned(), ttl_text),
             bucket.max_siblings.to_string(),
+            bucket.sloppy.to_string(),
         ]);
     }
     output::line(&table.trim_fmt())

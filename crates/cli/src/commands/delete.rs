@@ -7,7 +7,9 @@ use serde_json::json;
 
 use crate::explain;
 use crate::failure::Failure;
-use crate::options::{ClusterArgs, ConditionArgs, ExplainArgs, ReadArgs, TimeoutArgs, WriteArgs};
+use crate::options::{
+    ClusterArgs, ConditionArgs, ExplainArgs, ReadArgs, SloppyArgs, TimeoutArgs, WriteArgs,
+};
 use crate::output::{self, Form};
 use crate::runtime;
 
@@ -43,6 +45,9 @@ pub(crate) struct Delete {
     write: WriteArgs,
 
     #[command(flatten)]
+    sloppy: SloppyArgs,
+
+    #[command(flatten)]
     cluster: ClusterArgs,
 }
 
@@ -53,8 +58,10 @@ impl Delete {
             let delete = client
                 .delete(&self.bucket, &self.key)
                 .options(
-                    self.write
-                        .into_options(self.read.into_options(Options::default())),
+                    self.write.into_options(
+                        self.read
+                            .into_options(self.sloppy.into_options(Options::default())),
+                    ),
                 )
                 .timeout(self.timeout.timeout)
                 .context(self.context)

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::explain;
 use crate::failure::Failure;
-use crate::options::{ClusterArgs, ExplainArgs, ReadArgs, TimeoutArgs};
+use crate::options::{ClusterArgs, ExplainArgs, ReadArgs, SloppyArgs, TimeoutArgs};
 use crate::output::{self, Form};
 use crate::runtime;
 
@@ -37,6 +37,9 @@ pub(crate) struct Get {
 
     #[command(flatten)]
     read: ReadArgs,
+
+    #[command(flatten)]
+    sloppy: SloppyArgs,
 
     #[command(flatten)]
     cluster: ClusterArgs,
@@ -74,7 +77,10 @@ impl Get {
             let client = self.cluster.connect().await?;
             let get = client
                 .get(&self.bucket, &self.key)
-                .options(self.read.into_options(Options::default()))
+                .options(
+                    self.read
+                        .into_options(self.sloppy.into_options(Options::default())),
+                )
                 .timeout(self.timeout.timeout);
             Ok(match self.explain.explain {
                 true => get.explain().await,

@@ -11,7 +11,9 @@ use serde_json::json;
 
 use crate::explain;
 use crate::failure::Failure;
-use crate::options::{ClusterArgs, ConditionArgs, ExplainArgs, ReadArgs, TimeoutArgs, WriteArgs};
+use crate::options::{
+    ClusterArgs, ConditionArgs, ExplainArgs, ReadArgs, SloppyArgs, TimeoutArgs, WriteArgs,
+};
 use crate::output::{self, Form};
 use crate::runtime;
 
@@ -68,6 +70,9 @@ pub(crate) struct Put {
     write: WriteArgs,
 
     #[command(flatten)]
+    sloppy: SloppyArgs,
+
+    #[command(flatten)]
     cluster: ClusterArgs,
 }
 
@@ -95,8 +100,10 @@ impl Put {
             let mut put = client
                 .put(&self.bucket, &self.key, value)
                 .options(
-                    self.write
-                        .into_options(self.read.into_options(Options::default())),
+                    self.write.into_options(
+                        self.read
+                            .into_options(self.sloppy.into_options(Options::default())),
+                    ),
                 )
                 .condition(condition)
                 .timeout(self.timeout.timeout)

@@ -100,12 +100,12 @@ impl Columns {
     }
 }
 
-const HEADINGS: [&str; 11] = [
-    "ID", "NAME", "ADDRESS", "REGION", "ZONE", "STATE", "WEIGHT", "SHARE", "KEYS", "DISK",
+const HEADINGS: [&str; 12] = [
+    "ID", "NAME", "ADDRESS", "REGION", "ZONE", "STATE", "WEIGHT", "SHARE", "KEYS", "DISK", "HINTS",
     "VERSION",
 ];
 
-fn row(node: &NodeOverview) -> [String; 11] {
+fn row(node: &NodeOverview) -> [String; 12] {
     let told = node.told.as_ref();
     let of = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let state = match told {
@@ -126,6 +126,10 @@ fn row(node: &NodeOverview) -> [String; 11] {
         format!("{:.1}%", node.share * 100.0),
         of(told.map(|told| told.records.to_string())),
         of(told.map(|told| output::human_bytes(told.disk_bytes))),
+        of(told.map(|told| {
+            let count: u64 = told.hints.iter().map(|hints| hints.count).sum();
+            count.to_string()
+        })),
         of(told.map(|told| told.version.clone())),
     ]
 }

@@ -143,7 +143,7 @@ pub(crate) fn account() -> Account {
             node: "node-1".to_owned(),
             region: "\u{e9}t\u{e9}".to_owned(),
             up: true,
-            steps: Vec::new(),
+            ..ReplicaAccount::default()
         }],
         ..Account::default()
     }

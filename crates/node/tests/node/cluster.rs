@@ -398,19 +398,27 @@ impl Cluster {
     }
 
     pub(crate) fn record(&self, at: usize, key: &str) -> Record {
-        let stored = self.nodes[at].stored(BUCKET, key);
-        stored.map_or_else(Record::new, |b| {
-            Record::decode(&b).expect("a stored record can be read")
-        })
+        record_of(&self.nodes[at], key)
     }
 
     /// What would be left of a key should the power go now.
     pub(crate) fn on_disk(&self, at: usize, key: &str) -> Record {
         let node = self.node_on(&self.disks[at].copy(), at, [0; 32]);
-        let stored = node.stored(BUCKET, key);
-        stored.map_or_else(Record::new, |b| {
-            Record::decode(&b).expect("a stored record can be read")
+        record_of(&node, key)
+    }
+
+    /// What a node keeps of a key for others.
+    pub(crate) fn hinted(&self, at: usize, key: &str) -> Record {
+        let hinted = self.nodes[at].hinted_in(BUCKET, 0, key);
+        hinted.map_or_else(Record::new, |b| {
+            Record::decode(&b).expect("a kept record can be read")
         })
+    }
+
+    /// How many hints a node keeps, for all others.
+    pub(crate) fn hints(&self, at: usize) -> u64 {
+        let pending = self.nodes[at].pending_hints();
+        pending.iter().map(|hints| hints.count).sum()
     }
 
     pub(crate) fn opened(&self, key: &str, context: &Bytes) -> Context {
@@ -431,6 +439,7 @@ impl Cluster {
             key: Bytes::copy_from_slice(key.as_bytes()),
             record,
             durable: false,
+            hint_for: None,
         };
         Message::Replica(RequestId(id), self.header(), ReplicaRequest::Merge(merge))
     }
@@ -441,6 +450,7 @@ impl Cluster {
             bucket: BucketId::new(BUCKET, 0),
             key: Bytes::copy_from_slice(key.as_bytes()),
             digest_only,
+            hinted: false,
         };
         Message::Replica(RequestId(id), self.header(), ReplicaRequest::Read(read))
     }
@@ -562,10 +572,19 @@ impl Cluster {
                     Err(error) => format!("bytes that are {error}"),
                 };
                 let durable = if merge.durable { ", and sync" } else { "" };
-                format!("{} merge {record}{durable}", self.id(*id))
+                match merge.hint_for {
+                    None => format!("{} merge {record}{durable}", self.id(*id)),
+                    Some(owner) => {
+                        format!("{} keep {record} for n{}{durable}", self.id(*id), owner.0)
+                    }
+                }
             }
             Message::Replica(id, _, ReplicaRequest::Read(read)) => {
-                let what = if read.digest_only { "digest" } else { "record" };
+                let what = match (read.hinted, read.digest_only) {
+                    (true, _) => "hints",
+                    (false, true) => "digest",
+                    (false, false) => "record",
+                };
                 format!("{} your {what}?", self.id(*id))
             }
             Message::Replica(id, _, ReplicaRequest::Scan(scan)) => {
@@ -668,6 +687,17 @@ impl Cluster {
     }
 }
 
+/// What a node has of a key, as a replica and for others.
+fn record_of(node: &Node<MemoryStorage>, key: &str) -> Record {
+    let decode = |b: Bytes| Record::decode(&b).expect("a stored record can be read");
+    let stored = node.stored(BUCKET, key).map(decode);
+    let mut all = stored.unwrap_or_default();
+    if let Some(hinted) = node.hinted_in(BUCKET, 0, key).map(decode) {
+        all.merge(&hinted);
+    }
+    all
+}
+
 fn condition(condition: &Option<Condition>) -> String {
     match condition {
         None => String::new(),
@@ -690,6 +720,9 @@ fn options(options: &Options) -> String {
         if let Some(quorum) = quorum {
             let _ = write!(text, " {name}={quorum}");
         }
+    }
+    if let Some(sloppy) = options.sloppy {
+        let _ = write!(text, " sloppy={sloppy}");
     }
     if options.return_body {
         text.push_str(" return_body");

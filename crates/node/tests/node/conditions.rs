@@ -1,5 +1,7 @@
 //! Writes that read first and happen on a condition: what holds, what is refused, and what a race leaves.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use quorate_node::Input;
 use quorate_protocol::{
@@ -254,6 +256,7 @@ fn what_became_of_a_write_that_only_read_is_known() {
     c.lose(0, 1);
     c.down(0, 2);
     c.down(0, 1);
+    c.pass(Duration::from_millis(700));
     let unmet = c.answer_to(create).expect("an answer");
     assert!(nothing_happened(unmet), "{unmet:?}");
     c.settle();

@@ -259,6 +259,46 @@ fn too_few_replicas_in_reach() {
 }
 
 #[test]
+fn get_through_a_node_that_was_stopped() {
+    let mut c = stocked();
+    c.note("-- n0 has just gone on: it believes the others up, which gave it up long ago");
+    c.ask(0, get("milk"));
+    c.lose(0, 1);
+    c.down(0, 1);
+    c.lose(0, 2);
+    c.down(0, 2);
+    c.note("-- a read waits for them to come back, and asks again");
+    c.pass(Duration::from_millis(50));
+    c.up(0, 2);
+    c.settle();
+    c.note("-- where nobody comes back in time, it says so");
+    c.ask(0, get("milk"));
+    c.lose(0, 2);
+    c.down(0, 2);
+    c.pass(Duration::from_millis(699));
+    c.pass(Duration::from_millis(1));
+    c.note("-- and what is known to be out of reach is not waited for at all");
+    c.ask(0, get("milk"));
+    golden("get_through_a_node_that_was_stopped", &c);
+}
+
+#[test]
+fn forwarder_that_was_stopped() {
+    let mut c = Cluster::of(4);
+    let key = c.key_not_on(3);
+    let replicas = c.replicas(&key);
+    c.ask(3, get(&key));
+    c.note("-- all who could coordinate it are lost, and one comes back");
+    for replica in &replicas {
+        c.down(3, *replica);
+        c.lose(3, *replica);
+    }
+    c.up(3, replicas[2]);
+    c.settle();
+    golden("forwarder_that_was_stopped", &c);
+}
+
+#[test]
 fn deadline() {
     let mut c = stocked();
     c.ask_within(0, 300, put("milk", "two litres"));

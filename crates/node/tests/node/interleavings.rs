@@ -313,12 +313,17 @@ impl World {
         self.c.pass(Duration::from_secs(6));
         self.judge();
         assert_eq!(self.open, BTreeMap::new());
-        self.c.settle();
-        self.c.pass(Duration::from_secs(6));
-        self.judge();
+        // Hints are handed over in passes.
+        for _ in 0..4 {
+            self.c.settle();
+            self.c.pass(Duration::from_secs(6));
+            self.judge();
+        }
         for (i, node) in self.c.nodes.iter().enumerate() {
             assert_eq!(node.in_flight(), 0, "n{i}");
-            assert!(node.is_idle(), "n{i}");
+            // What an owner does not take, as its disk has failed, is handed over again and again.
+            let hints = node.pending_hints();
+            assert!(node.is_idle() || !hints.is_empty(), "n{i}");
             for (key, value) in &self.refused {
                 let record = self.c.record(i, key);
                 let found = record.live().iter().find(|s| s.payload == *value);
@@ -343,10 +348,10 @@ fn copies(c: &Cluster, os: bool, request: &Request, answer: &Answer) {
     let holds = |record: Record| {
         record.live().iter().any(|s| s.span.dot == own) || record.evidence().contains(own)
     };
-    let seats = c.replicas(&put.key);
+    // On primaries, or kept for them.
     let found = |on: fn(&Cluster, usize, &str) -> Record| {
-        let seats = seats.iter().filter(|at| holds(on(c, **at, &put.key)));
-        seats.count()
+        let nodes = 0..c.nodes.len();
+        nodes.filter(|at| holds(on(c, *at, &put.key))).count()
     };
     assert!(found(Cluster::on_disk) >= synced, "{}", c.log);
     // A restart may take what was only written.

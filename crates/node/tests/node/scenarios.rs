@@ -6,8 +6,8 @@ use bytes::Bytes;
 use quorate_causal::{Dot, Record};
 use quorate_node::{BucketDefaults, Input, Limits};
 use quorate_protocol::{
-    Answer, Header, Message, Options, Quorum, Refusal, ReplicaReply, ReplicaRequest, Request,
-    RequestId,
+    Answer, Condition, Header, Message, Options, Quorum, Refusal, ReplicaReply, ReplicaRequest,
+    Request, RequestId,
 };
 use quorate_ring::NodeId;
 
@@ -111,6 +111,8 @@ fn a_replica_that_sent_its_digest_and_was_lost_counts_only_while_digests_agree()
     assert_eq!(c.answer_to(read), None);
     c.deliver(0, 2);
     c.deliver(2, 0);
+    assert_eq!(c.answer_to(read), None, "n1 may come back");
+    c.pass(Duration::from_millis(700));
     let answer = c.answer_to(read).expect("an answer");
     assert!(
         matches!(answer, Answer::Unmet(unmet) if !unmet.may_have_written && !unmet.timed_out),
@@ -774,6 +776,52 @@ fn more_requests_than_a_node_takes_are_refused_early() {
     let fourth = c.ask(0, get("k"));
     c.settle();
     assert_eq!(c.shown(fourth), ["v"]);
+}
+
+#[test]
+fn a_read_waits_for_lost_replicas_no_longer_than_it_has() {
+    let mut c = Cluster::of(3);
+    let read = c.ask_within(0, 200, get("k"));
+    c.down(0, 1);
+    c.down(0, 2);
+    c.pass(Duration::from_millis(199));
+    assert_eq!(c.answer_to(read), None);
+    c.pass(Duration::from_millis(1));
+    assert!(matches!(c.answer_to(read), Some(Answer::Unmet(unmet)) if unmet.timed_out));
+    assert!(c.nodes[0].is_idle());
+}
+
+#[test]
+fn a_write_that_reads_first_survives_the_loss_of_its_replicas_while_it_reads() {
+    let mut c = Cluster::of(3);
+    let write = c.ask(0, put("k", "v").on_condition(Condition::Absent));
+    for other in [1, 2] {
+        c.lose(0, other);
+        c.down(0, other);
+    }
+    assert_eq!(c.answer_to(write), None);
+    for other in [1, 2] {
+        c.up(0, other);
+    }
+    c.settle();
+    assert!(matches!(c.answer_to(write), Some(Answer::Stored { .. })));
+    let read = c.ask(1, get("k"));
+    c.settle();
+    assert_eq!(c.shown(read), ["v"]);
+}
+
+#[test]
+fn a_read_does_not_wait_where_those_who_refused_are_too_many() {
+    let mut c = Cluster::of(3);
+    let read = c.ask(0, get("k").with(r(3)));
+    c.down(0, 1);
+    assert_eq!(c.answer_to(read), None);
+    let Message::Replica(id, ..) = c.wire[0].message else {
+        panic!("a read is under way");
+    };
+    let refused = ReplicaReply::Refused(Refusal::Overloaded);
+    c.input(0, Input::Message(NodeId(2), Message::Reply(id, refused)));
+    assert!(matches!(c.answer_to(read), Some(Answer::Unmet(unmet)) if !unmet.timed_out));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use quorate_protocol::*;
-use quorate_ring::{Partition, ReplicaSetId};
+use quorate_ring::{NodeId, Partition, ReplicaSetId};
 
 fn request_id() -> impl Strategy<Value = RequestId> {
     any::<u64>().prop_map(RequestId)
@@ -72,15 +72,17 @@ fn options() -> BoxedStrategy<Options> {
         quorum(),
         quorum(),
         quorum(),
+        option::of(any::<bool>()),
         any::<bool>(),
         any::<bool>(),
     )
-        .prop_map(|(r, w, pr, pw, dw, return_body, explain)| Options {
+        .prop_map(|(r, w, pr, pw, dw, sloppy, return_body, explain)| Options {
             r,
             w,
             pr,
             pw,
             dw,
+            sloppy,
             return_body,
             explain,
         })
@@ -183,6 +185,7 @@ fn description() -> BoxedStrategy<BucketDescription> {
                 dw: w,
                 max_siblings,
                 ttl_ms: created.then_some(version),
+                sloppy: created,
             },
         )
         .boxed()
@@ -203,6 +206,14 @@ fn status() -> BoxedStrategy<NodeStatus> {
                 disk_bytes,
                 in_flight,
                 not_ready,
+                hints: unreachable
+                    .iter()
+                    .map(|node| PendingHints {
+                        node: node.clone(),
+                        count: records,
+                        bytes: disk_bytes,
+                    })
+                    .collect(),
                 unreachable,
                 ..NodeStatus::default()
             },
@@ -216,6 +227,7 @@ fn account() -> BoxedStrategy<Account> {
             coordinator: node.clone(),
             replicas: vec![ReplicaAccount {
                 node: node.clone(),
+                stands_in_for: Some(node.clone()),
                 steps: vec![StepAccount {
                     at_us,
                     dots: dots.clone(),
@@ -333,6 +345,7 @@ fn refusal() -> BoxedStrategy<Refusal> {
         text().prop_map(Refusal::NotFound),
         entry().prop_map(|entry| Refusal::BucketChanged(Box::new(entry))),
         any::<(u64, u64)>().prop_map(|(free, needed)| Refusal::DiskFull { free, needed }),
+        any::<(u64, u64)>().prop_map(|(held, limit)| Refusal::HintsFull { held, limit }),
     ]
     .boxed()
 }
@@ -395,23 +408,29 @@ fn replica_request() -> BoxedStrategy<ReplicaRequest> {
         )
     };
     prop_oneof![
-        (target(), bytes(), any::<bool>()).prop_map(|((vnode, bucket, key), record, durable)| {
-            ReplicaRequest::Merge(Merge {
-                vnode,
-                bucket,
-                key,
-                record,
-                durable,
-            })
-        }),
-        (target(), any::<bool>()).prop_map(|((vnode, bucket, key), digest_only)| {
-            ReplicaRequest::Read(Read {
-                vnode,
-                bucket,
-                key,
-                digest_only,
-            })
-        }),
+        (target(), bytes(), any::<bool>(), option::of(any::<u64>())).prop_map(
+            |((vnode, bucket, key), record, durable, owner)| {
+                ReplicaRequest::Merge(Merge {
+                    vnode,
+                    bucket,
+                    key,
+                    record,
+                    durable,
+                    hint_for: owner.map(NodeId),
+                })
+            }
+        ),
+        (target(), any::<(bool, bool)>()).prop_map(
+            |((vnode, bucket, key), (digest_only, hinted))| {
+                ReplicaRequest::Read(Read {
+                    vnode,
+                    bucket,
+                    key,
+                    digest_only,
+                    hinted,
+                })
+            }
+        ),
         (target(), bytes(), bytes(), any::<u32>()).prop_map(
             |((vnode, bucket, partitions), prefix, after, limit)| {
                 ReplicaRequest::Scan(Scan {
@@ -473,6 +492,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
         pr: Some(Quorum::All),
         pw: Some(Quorum::Local),
         dw: Some(Quorum::Each),
+        sloppy: Some(false),
         return_body: true,
         explain: true,
     };
@@ -507,6 +527,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
         dw: Some(Quorum::Each),
         max_siblings: Some(8),
         ttl: Some(Lifetime::Ms(3_600_000)),
+        sloppy: Some(true),
     };
     let of_bucket = |action| {
         Request::Bucket(BucketRequest {
@@ -528,6 +549,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
             dw: Some(Quorum::Each),
             max_siblings: Some(8),
             ttl_ms: Some(3_600_000),
+            sloppy: Some(true),
         }),
         name: text("cart"),
     };
@@ -546,6 +568,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
         dw: Quorum::Each,
         max_siblings: 64,
         ttl_ms: Some(3_600_000),
+        sloppy: true,
     };
     let node_status = NodeStatus {
         id: 1,
@@ -560,6 +583,11 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
         in_flight: 4,
         unreachable: vec![text("n3")],
         clock_s: 1_700_000_000,
+        hints: vec![PendingHints {
+            node: text("n3"),
+            count: 2,
+            bytes: 1 << 10,
+        }],
     };
     let account = Account {
         coordinator: text("n1"),
@@ -570,6 +598,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
         replicas: vec![ReplicaAccount {
             node: text("n1"),
             region: text("eu"),
+            stands_in_for: Some(text("n3")),
             up: true,
             steps: vec![StepAccount {
                 at_us: 12,
@@ -740,6 +769,13 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
                 needed: 1 << 30,
             },
         ),
+        (
+            "hints-full",
+            Refusal::HintsFull {
+                held: 1 << 30,
+                limit: 1 << 28,
+            },
+        ),
     ];
     let shown = Shown {
         dot: text("0000002a:7"),
@@ -853,6 +889,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
                 key: key.clone(),
                 record,
                 durable: true,
+                hint_for: Some(NodeId(9)),
             }),
         ),
         (
@@ -862,6 +899,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
                 bucket,
                 key,
                 digest_only: true,
+                hinted: true,
             }),
         ),
         (

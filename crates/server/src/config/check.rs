@@ -142,6 +142,11 @@ impl fmt::Display for Checked {
             "  disk         {}: below it values are refused, and reads and deletes go on",
             config.disk_reserve
         )?;
+        writeln!(
+            f,
+            "  hints        {} bytes for each other node, handed over at {} bytes a second",
+            config.hint_bytes_max, config.handoff_bytes_per_second
+        )?;
         write!(
             f,
             "  limits       values of {} bytes, {} siblings, {} requests",

@@ -36,7 +36,7 @@ const fn key(
 }
 
 /// Every key. This table is what `--help` and the documentation list.
-pub const KEYS: [Key; 17] = [
+pub const KEYS: [Key; 19] = [
     key(
         "name",
         "QUORATE_NAME",
@@ -120,6 +120,18 @@ pub const KEYS: [Key; 17] = [
         "QUORATE_REQUESTS_MAX",
         Some("16384"),
         "the most requests this node coordinates at one time; more are refused",
+    ),
+    key(
+        "hint_bytes_max",
+        "QUORATE_HINT_BYTES_MAX",
+        Some("256 MiB"),
+        "the most bytes of hints this node keeps for one other that is out of reach; more are refused",
+    ),
+    key(
+        "handoff_bytes_per_second",
+        "QUORATE_HANDOFF_BYTES_PER_SECOND",
+        Some("10 MiB"),
+        "how many bytes of hints this node hands over in a second, to all others together",
     ),
     key(
         "disk_reserve",
@@ -216,6 +228,8 @@ pub(super) fn load(
         siblings_max: values.size("siblings_max", 1, 1024)?,
         block_cache_bytes: values.size("block_cache_bytes", 0, usize::MAX)?,
         requests_max: values.size("requests_max", 1, 1 << 20)?,
+        hint_bytes_max: values.size("hint_bytes_max", 0, usize::MAX)?,
+        handoff_bytes_per_second: values.size("handoff_bytes_per_second", 1, usize::MAX)?,
         disk_reserve: values.disk_reserve()?,
         slow_request: values.duration("slow_request")?,
         log_format: values.log_format()?,
@@ -417,6 +431,10 @@ mod tests {
         };
         assert_eq!(default("value_bytes_max"), VALUE_BYTES_MAX);
         assert_eq!(default("siblings_max"), SIBLINGS_MAX);
+        let limits = quorate_node::Limits::default();
+        assert_eq!(default("hint_bytes_max") as u64, limits.hint_bytes_max);
+        let rate = default("handoff_bytes_per_second") as u64;
+        assert_eq!(rate, limits.handoff_bytes_per_second);
         for key in KEYS {
             assert_eq!(key.variable, format!("QUORATE_{}", key.name.to_uppercase()));
         }

@@ -87,6 +87,10 @@ pub struct NodeConfig {
     pub block_cache_bytes: usize,
     /// The most requests this node coordinates at one time.
     pub requests_max: usize,
+    /// The most bytes of hints this node keeps for one other.
+    pub hint_bytes_max: usize,
+    /// How many bytes of hints this node hands over in a second.
+    pub handoff_bytes_per_second: usize,
     /// What must stay free on the disk: below it nothing is taken that adds a value.
     pub disk_reserve: DiskReserve,
     /// Requests that take at least so long are logged; `None` logs none.

@@ -49,6 +49,7 @@ fn who_breaks_the_rules_is_cut_off_and_harms_nobody_else() {
             bucket: BucketId::new("b", 0),
             key: "k".into(),
             digest_only: false,
+            hinted: false,
         });
         let forwarded = Header {
             forwarded: true,

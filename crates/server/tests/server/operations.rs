@@ -305,7 +305,7 @@ fn nodes_of_one_process_count_apart_and_name_themselves() {
 /// With `QUORATE_UPDATE_DOCS=1` the table is written anew.
 #[test]
 fn the_documentation_lists_what_is_exported_and_nothing_else() {
-    let cluster = Cluster::start(1);
+    let cluster = Cluster::start(2);
     let exported = scrape(&cluster, 0);
     for (name, kind) in exported.names() {
         assert!(name.starts_with("quorate_"), "{name}");
@@ -327,7 +327,15 @@ fn the_documentation_lists_what_is_exported_and_nothing_else() {
         .collect();
     assert_eq!(
         labels,
-        BTreeSet::from(["class", "kind", "le", "operation", "outcome", "reason"])
+        BTreeSet::from([
+            "class",
+            "kind",
+            "le",
+            "operation",
+            "outcome",
+            "peer",
+            "reason"
+        ])
     );
 
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/metrics.md");

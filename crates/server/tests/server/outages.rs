@@ -6,7 +6,7 @@ use std::future::IntoFuture as _;
 
 use quorate_client::{Client, Quorum};
 
-use crate::common::{Cluster, run, until};
+use crate::common::{Cluster, ask, run, until};
 
 #[test]
 fn one_node_away_is_not_noticed_and_two_are_told_apart() {
@@ -155,4 +155,54 @@ fn requests_under_way_are_answered_when_a_node_is_stopped() {
         statuses.iter().all(|s| matches!(s, 204 | 503)),
         "{statuses:?}"
     );
+}
+
+#[test]
+fn what_others_kept_for_a_node_is_handed_over_when_it_is_back() {
+    let mut cluster = Cluster::start(4);
+    // Of so many nodes, once all of them tell.
+    let pending = |cluster: &Cluster, telling: usize| -> Option<u64> {
+        let url = format!("http://{}/v1/cluster", cluster.report.nodes[0].http);
+        let overview: serde_json::Value =
+            serde_json::from_str(&ask("GET", &url, &[], "").body).unwrap();
+        let nodes = overview["nodes"].as_array().unwrap().iter();
+        let hints: Vec<u64> = nodes
+            .filter_map(|node| node["hints"].as_array())
+            .map(|hints| hints.iter().map(|of| of["count"].as_u64().unwrap()).sum())
+            .collect();
+        (hints.len() == telling).then(|| hints.iter().sum())
+    };
+    cluster.stop_node(3);
+    for key in 0..20 {
+        until("a write of three copies with a replica away", || {
+            let path = format!("b/keys/{key}?w=3");
+            cluster.http(0, "PUT", &path, &[], "x").status == 204
+        });
+    }
+    until("three nodes to tell what they keep", || {
+        pending(&cluster, 3) > Some(0)
+    });
+    // Nobody may stand in where that is not wanted.
+    let strict = (0..20)
+        .map(|key| format!("b/keys/{key}?w=3&sloppy=false"))
+        .filter(|path| cluster.http(0, "PUT", path, &[], "x").status == 503);
+    assert!(strict.count() > 0);
+
+    // One that keeps some is away itself for a while.
+    cluster.stop_node(2);
+    cluster.start_node(2);
+    cluster.start_node(3);
+    until("all hints to be handed over", || {
+        pending(&cluster, 4) == Some(0)
+    });
+    for key in 0..20 {
+        until("the node that was away to answer", || {
+            let path = format!("b/keys/{key}?r=1");
+            cluster.http(3, "GET", &path, &[], "").status < 400
+        });
+    }
+    let url = format!("http://{}/metrics", cluster.report.nodes[3].http);
+    let told = ask("GET", &url, &[], "").body;
+    let peers = told.matches("quorate_hints_pending{").count();
+    assert_eq!(peers, 3, "{told}");
 }

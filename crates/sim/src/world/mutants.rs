@@ -8,11 +8,15 @@ impl World {
             (Some(Mutant::DropContexts), Request::Put(put)) => put.context = None,
             (Some(Mutant::GreedyContext), Request::Put(put)) => put.options.return_body = true,
             (Some(Mutant::IgnoreConditions), Request::Put(put)) => put.condition = None,
+            (Some(Mutant::CountFallbackForPw), Request::Put(put)) => put.options.pw = None,
+            (Some(Mutant::CountFallbackForPw), Request::Delete(delete)) => delete.options.pw = None,
             (Some(Mutant::ReadOne), Request::Get(get)) if !self.healing => {
                 get.options.r = Some(Quorum::Count(1));
+                get.options.pr = None;
             }
             (Some(Mutant::ListOne), Request::List(list)) if !self.healing => {
                 list.options.r = Some(Quorum::Count(1));
+                list.options.pr = None;
             }
             _ => {}
         }
@@ -76,6 +80,18 @@ impl World {
                     }
                     merge.record = Record::from_parts(live, record.evidence().clone()).encode();
                 }
+            }
+            // A hint on its way to its owner comes from a node that is no replica, and has all the time in the world.
+            Some(Mutant::SkipHintFlush)
+                if merge.durable
+                    && header.deadline_ms == 0
+                    && !self
+                        .seats_of_partition(merge.vnode.partition)
+                        .contains(&from) =>
+            {
+                let merged = ReplicaReply::Merged { synced: true };
+                self.send(to, from, Message::Reply(id, merged));
+                return None;
             }
             Some(Mutant::AckWithoutMerge) => {
                 let merged = ReplicaReply::Merged { synced: true };

@@ -13,6 +13,7 @@ impl World {
             // What a listing repairs is written, and a sync that was yet to fail does: that disk is replaced by now.
             listed = self.list_all(Quorum::All);
         }
+        self.check_hints_are_gone();
         for key in self.workload.keys.clone() {
             self.read_all(&key);
             self.run_for(SETTLE_US);
@@ -58,6 +59,23 @@ impl World {
                 .push(format!("at rest the tables of buckets differ: {tables:?}"));
         }
         shown
+    }
+
+    /// All owners are back, so that nothing is kept for anybody any more.
+    fn check_hints_are_gone(&mut self) {
+        for (i, slot) in self.slots.iter().enumerate() {
+            let Some(node) = &slot.node else {
+                continue;
+            };
+            let counted = node.pending_hints();
+            let rows = node.storage().scan(Family::Hints, &[], None, usize::MAX);
+            let rows = rows.map_or(usize::MAX, |rows| rows.len());
+            if !counted.is_empty() || rows > 0 {
+                self.violations.push(format!(
+                    "node {i} is at rest with {rows} hints, and counts {counted:?}"
+                ));
+            }
+        }
     }
 
     /// The whole bucket, in pages of two keys, each from another node; `None` if a page was refused or never came.
@@ -184,8 +202,11 @@ impl World {
     }
 
     pub(super) fn seats_of(&self, key: &str) -> Vec<usize> {
+        self.seats_of_partition(self.layout.partition_of(BUCKET, key.as_bytes()))
+    }
+
+    pub(super) fn seats_of_partition(&self, partition: quorate_ring::Partition) -> Vec<usize> {
         let set = quorate_ring::ReplicaSet::new(3, None).expect("a sound replica set");
-        let partition = self.layout.partition_of(BUCKET, key.as_bytes());
         let preference = self.layout.preference(partition, &set);
         preference
             .primaries

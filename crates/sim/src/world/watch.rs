@@ -63,10 +63,22 @@ impl World {
                 .into_iter()
                 .map(|seat| format!("node-{seat}"))
                 .collect();
-            let named: Vec<&String> = account.replicas.iter().map(|r| &r.node).collect();
+            // Whoever stood in for one comes after them all.
+            let primaries = account.replicas.iter();
+            let primaries = primaries.take_while(|r| r.stands_in_for.is_none());
+            let named: Vec<&String> = primaries.map(|r| &r.node).collect();
+            let rest = &account.replicas[named.len()..];
+            let stands_in = |r: &ReplicaAccount| {
+                let is_other = !replicas.contains(&r.node);
+                is_other
+                    && r.stands_in_for
+                        .as_ref()
+                        .is_some_and(|p| replicas.contains(p))
+            };
             let ascending = |r: &ReplicaAccount| r.steps.is_sorted_by_key(|s| s.at_us);
             if !asked
                 || named != replicas.iter().collect::<Vec<_>>()
+                || !rest.iter().all(stands_in)
                 || !account.replicas.iter().all(ascending)
             {
                 self.violations.push(format!(
@@ -119,12 +131,12 @@ impl World {
         if op.ends.is_some_and(may_have_ended) {
             return;
         }
-        let (key, w) = (op.key.clone(), op.quorum.0);
+        let (key, w, pw) = (op.key.clone(), op.quorum.0, op.strict.0);
         let mut seen = op.seen.clone().unwrap_or_default();
         // What a write that read first must have found is removed, or was already.
         if op.reads_first() {
             let puts = self.history.iter().filter(|put| {
-                let must_be_found = put.quorum.0 + op.quorum.1 > self.n;
+                let must_be_found = put.strict.0 + op.strict.1 > self.n;
                 put.kind == Kind::Put
                     && put.key == op.key
                     && put.acknowledged()
@@ -156,17 +168,19 @@ impl World {
             written && removed.iter().all(gone)
         };
         let seats = self.seats_of(&key);
-        let copies = |generation| {
-            let on_disk = |seat: &&usize| self.on_disk(**seat, generation, &key);
-            seats
-                .iter()
-                .filter(|s| on_disk(s).is_some_and(|r| holds(&r)))
-                .count()
+        let generation = self.generation();
+        let has = |node: &usize| {
+            let on_disk = self.on_disk(*node, generation, &key);
+            on_disk.is_some_and(|r| holds(&r))
         };
-        let copies = copies(self.generation());
-        if copies < w {
+        // Those that fallbacks keep for primaries are copies too.
+        let holders: Vec<usize> = (0..self.slots.len()).filter(has).collect();
+        let primaries = holders.iter().filter(|node| seats.contains(node)).count();
+        let copies = holders.len();
+        if copies < w || primaries < pw {
             self.violations.push(format!(
-                "key {key}: operation {id} (w={w}) was acknowledged with {copies} copies on disk"
+                "key {key}: operation {id} (w={w}, of them {pw} primaries) was acknowledged with {copies} copies on disk, \
+                 {primaries} of them on primaries"
             ));
         }
     }
@@ -183,9 +197,14 @@ impl World {
         let storage = self.slots[i].disk.copy().open();
         let layout = self.layout.clone();
         let node = Node::new(self.config(i), layout, storage, [0; 32]).expect("a sound node");
-        match node.stored_in(BUCKET, generation, key) {
-            Some(bytes) => Record::decode(&bytes).ok(),
-            None => Some(Record::new()),
+        let mut all = Record::new();
+        let stored = node.stored_in(BUCKET, generation, key);
+        for bytes in stored
+            .into_iter()
+            .chain(node.hinted_in(BUCKET, generation, key))
+        {
+            all.merge(&Record::decode(&bytes).ok()?);
         }
+        Some(all)
     }
 }

@@ -101,5 +101,6 @@ fn refused(refusal: &Refusal) -> &'static str {
         Refusal::NotFound(_) => "refused: not-found",
         Refusal::BucketChanged(_) => "refused: bucket-changed",
         Refusal::DiskFull { .. } => "refused: disk-full",
+        Refusal::HintsFull { .. } => "refused: hints-full",
     }
 }
