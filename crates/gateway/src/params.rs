@@ -621,7 +621,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_exist_yet_says_so() {
+    fn what_is_neither_true_nor_false_is_refused() {
         for query in [
             "sloppy",
             "sloppy=1",
