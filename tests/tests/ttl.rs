@@ -25,7 +25,9 @@ fn a_value_ends_at_its_deadline_on_every_node_and_for_every_interface() {
     let expires = expires.expect("it ends").to_str().expect("text").to_owned();
     assert!(expires.ends_with('Z'), "{expires}");
 
-    cluster.cli(&["bucket", "create", "short", "--ttl", "1s"]).expect(0);
+    cluster
+        .cli(&["bucket", "create", "short", "--ttl", "1s"])
+        .expect(0);
     put(&cluster.url(1, "short", "by-bucket"));
     put(&cluster.url(1, "short", "kept?ttl=none"));
     cluster

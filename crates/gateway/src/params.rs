@@ -149,11 +149,6 @@ pub(crate) enum ParamError {
         value: String,
         why: String,
     },
-    #[error("The parameter '{name}' is not supported yet: {why}.")]
-    NotYet {
-        name: &'static str,
-        why: &'static str,
-    },
 }
 
 /// What a message repeats of the client's own words: a long value would bury the rest.
@@ -177,7 +172,6 @@ impl From<ParamError> for Problem {
     fn from(error: ParamError) -> Self {
         let kind = match &error {
             ParamError::Impossible { .. } => Kind::Impossible,
-            ParamError::NotYet { .. } => Kind::NotYet,
             _ => Kind::BadParameter,
         };
         let problem = Problem::new(kind, error.to_string());
@@ -201,8 +195,7 @@ impl From<ParamError> for Problem {
             ParamError::Repeated { name }
             | ParamError::ReadsNothing { name }
             | ParamError::Malformed { name, .. }
-            | ParamError::Impossible { name, .. }
-            | ParamError::NotYet { name, .. } => problem.with("parameter", name),
+            | ParamError::Impossible { name, .. } => problem.with("parameter", name),
         }
     }
 }
