@@ -104,11 +104,12 @@ impl Cluster {
 
     /// Starts a node and does not wait for it.
     pub fn start_node(&mut self, number: u16) {
-        let process = Process::start(
-            &mut self.server(number),
-            self.dir.path(),
-            &format!("node-{number}"),
-        );
+        self.start_node_as(number, &mut self.server(number));
+    }
+
+    /// Starts a node by a command of one's own, and does not wait for it.
+    pub fn start_node_as(&mut self, number: u16, command: &mut Command) {
+        let process = Process::start(command, self.dir.path(), &format!("node-{number}"));
         self.nodes[usize::from(number) - 1] = Some(process);
     }
 
