@@ -19,6 +19,8 @@ use crate::network::{Link, Network};
 pub enum Fault {
     /// SIGKILL, and a new start when it is mended.
     Kill,
+    /// The same for all nodes at once: what they tell each other afterwards, each has from its own disk.
+    KillAll,
     /// SIGSTOP; its sockets stay open.
     Pause,
     /// No packet between a node and any other.
@@ -37,8 +39,9 @@ pub enum Fault {
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Fault; 8] = [
+    pub const ALL: [Fault; 9] = [
         Fault::Kill,
+        Fault::KillAll,
         Fault::Pause,
         Fault::Isolate,
         Fault::Split,
@@ -50,7 +53,10 @@ impl Fault {
 
     /// Whether it is of a process, and not of the network.
     fn of_process(self) -> bool {
-        matches!(self, Fault::Kill | Fault::Pause | Fault::DiskFull)
+        matches!(
+            self,
+            Fault::Kill | Fault::KillAll | Fault::Pause | Fault::DiskFull
+        )
     }
 }
 
@@ -129,7 +135,7 @@ impl<'a> Nemesis<'a> {
         self.network.mend();
         for (fault, number) in std::mem::take(&mut self.now) {
             match fault {
-                Fault::Kill => self.start(number),
+                Fault::Kill | Fault::KillAll => self.start(number),
                 Fault::Pause => self.cluster.node(number).signal(Signal::CONT),
                 Fault::DiskFull => {
                     // A node whose disk failed is to be started again, if it still runs.
@@ -151,7 +157,12 @@ impl<'a> Nemesis<'a> {
         let one = self.rng.random_range(1..=self.nodes);
         let others: Vec<u16> = (1..=self.nodes).filter(|other| *other != one).collect();
         let other = others[self.rng.random_range(0..others.len())];
-        if fault.of_process() && self.now.iter().any(|(_, number)| *number == one) {
+        let concerned = match fault {
+            Fault::KillAll => (1..=self.nodes).collect(),
+            _ => vec![one],
+        };
+        let occupied = |number| self.now.iter().any(|(_, other)| *other == number);
+        if fault.of_process() && concerned.iter().copied().any(occupied) {
             // One thing at a time with a process: it comes next time.
             self.bag.push(fault);
             return;
@@ -161,7 +172,7 @@ impl<'a> Nemesis<'a> {
             ..Link::default()
         };
         match fault {
-            Fault::Kill => self.cluster.kill_node(one),
+            Fault::Kill | Fault::KillAll => self.cluster.kill_nodes(&concerned),
             Fault::Pause => self.cluster.node(one).signal(Signal::STOP),
             Fault::DiskFull => {
                 let dir = self.cluster.dir().join(format!("cluster/node-{one}"));
@@ -204,7 +215,8 @@ impl<'a> Nemesis<'a> {
             }
         }
         if fault.of_process() {
-            self.now.push((fault, one));
+            let concerned = concerned.into_iter().map(|number| (fault, number));
+            self.now.extend(concerned);
         }
         *self.counts.entry(fault).or_default() += 1;
     }
