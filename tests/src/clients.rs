@@ -334,6 +334,8 @@ impl<'a> Client<'a> {
     fn begin(&self, node: usize, key: &str, kind: Kind, quorums: Quorums) -> Operation {
         let start = self.recorder.now();
         Operation {
+            ttl_us: None,
+            ends: None,
             id: self.recorder.next.fetch_add(1, Ordering::Relaxed),
             process: self.process,
             key: key.to_owned(),

@@ -25,12 +25,12 @@ fn a_value_ends_at_its_deadline_on_every_node_and_for_every_interface() {
     let expires = expires.expect("it ends").to_str().expect("text").to_owned();
     assert!(expires.ends_with('Z'), "{expires}");
 
-    cluster
+    let _ = cluster
         .cli(&["bucket", "create", "short", "--ttl", "1s"])
         .expect(0);
     put(&cluster.url(1, "short", "by-bucket"));
     put(&cluster.url(1, "short", "kept?ttl=none"));
-    cluster
+    let _ = cluster
         .cli(&["put", "b", "by-put", "--ttl", "1s", "soon gone"])
         .expect(0);
     for (bucket, key) in [("short", "by-bucket"), ("b", "by-put")] {
@@ -48,10 +48,20 @@ fn a_value_ends_at_its_deadline_on_every_node_and_for_every_interface() {
     assert!(kept.headers().get("quorate-expires").is_none());
 
     // An export carries the deadline, and an import does not extend it.
-    let exported = cluster.cli(&["export", "b"]).expect(0);
-    let exported = exported.text();
+    let out = cluster.dir().join("out");
+    let out = out.to_str().expect("a path of text");
+    let _ = cluster.cli(&["export", "b", "--file", out]).expect(0);
+    let exported = std::fs::read_to_string(out).expect("it is there");
     assert!(exported.contains(&expires), "{exported}");
     assert!(!exported.contains("by-put"), "{exported}");
+    let deleted = agent.delete(cluster.url(1, "b", "stays")).call();
+    assert_eq!(deleted.expect("an answer").status(), 204);
+    let ended = r#"{"bucket":"b","key":"ended","value":"v","expires":"2001-01-01T00:00:00Z"}"#;
+    std::fs::write(out, format!("{exported}{ended}\n")).expect("a file");
+    let told = cluster.cli(&["import", out, "-o", "json"]).expect(0).json();
+    assert_eq!((&told["stored"], &told["expired"]), (&1.into(), &1.into()));
+    let got = cluster.cli(&["get", "b", "stays", "-o", "json"]).expect(0);
+    assert!(got.text().contains(&expires), "{got:?}");
 
     let refused = agent
         .put(cluster.url(1, "b", "never?ttl=11y"))

@@ -223,7 +223,7 @@ impl Export {
                         Ok(Some(entry)) => entry,
                         Err(error) => return Ended::Failed(format!("'{key}': {error}")),
                     };
-                    let size: usize = entry.values.iter().map(|v| v.data.len()).sum();
+                    let size: usize = entry.values.iter().map(|v| v.value.data.len()).sum();
                     largest = size.max(largest - largest / 64).max(1);
                     window = (BYTES_IN_FLIGHT_MAX / largest).clamp(2, IN_FLIGHT_MAX).min(window + 1);
                     if writer.write(entry.to_line()).await.is_err() {
