@@ -48,6 +48,8 @@ pub(crate) struct Written {
     pub(crate) delta: Bytes,
     /// The dot of a put, as a context of just this write.
     pub(crate) own: Context,
+    /// What the change removes: what was asked for, and what had expired.
+    pub(crate) removed: DotSet,
     /// The record afterwards.
     pub(crate) record: Record,
 }
@@ -278,6 +280,7 @@ impl<S: Storage, W> Replica<S, W> {
             Written {
                 own: delta.context(),
                 delta: delta.encode(),
+                removed: delta.evidence().clone(),
                 record,
             },
         ))

@@ -443,13 +443,8 @@ impl<S: Storage> Node<S> {
             expires,
         };
         let placement = target.policy.placement.clone();
-        let mut conversation = WriteConversation::new(
-            target,
-            terms,
-            write.payload.clone(),
-            write.removed.clone(),
-            expires,
-        );
+        let mut conversation =
+            WriteConversation::new(target, terms, write.payload.clone(), expires);
         if let Some(owners) = owners {
             // It keeps the write for all of them, and that counts for one.
             let me = Seat {

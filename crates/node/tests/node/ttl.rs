@@ -13,10 +13,10 @@ use quorate_storage::{Family, Storage};
 use crate::cluster::{BUCKET, Cluster, With, delete, foreign, get, payload, put, r, refusal, w};
 
 /// What time it is when a test begins, in milliseconds since the Unix epoch.
-const NOON: u64 = 1_900_000_000_000;
+pub(crate) const NOON: u64 = 1_900_000_000_000;
 /// How far clocks may be apart here.
-const SKEW: Duration = Duration::from_secs(10);
-const TTL: Duration = Duration::from_secs(60);
+pub(crate) const SKEW: Duration = Duration::from_secs(10);
+pub(crate) const TTL: Duration = Duration::from_secs(60);
 
 /// Three nodes that know what time it is.
 fn cluster() -> Cluster {
@@ -31,7 +31,7 @@ fn cluster() -> Cluster {
     c
 }
 
-fn clock(c: &mut Cluster, at: usize, clock_ms: u64) {
+pub(crate) fn clock(c: &mut Cluster, at: usize, clock_ms: u64) {
     let vitals = Vitals {
         clock_ms,
         ..Vitals::default()
@@ -40,7 +40,7 @@ fn clock(c: &mut Cluster, at: usize, clock_ms: u64) {
 }
 
 /// Time passes, and every node is told what time it is. Clocks that were wrong are right then.
-fn pass(c: &mut Cluster, time: Duration) {
+pub(crate) fn pass(c: &mut Cluster, time: Duration) {
     c.pass(time);
     let now = NOON + (c.now.0 - 1_000_000) / 1_000;
     for at in 0..c.nodes.len() {
@@ -56,7 +56,7 @@ fn lasting(mut request: Request, lifetime: Lifetime) -> Request {
     request
 }
 
-fn lasting_ttl(request: Request) -> Request {
+pub(crate) fn lasting_ttl(request: Request) -> Request {
     lasting(request, Lifetime::Ms(TTL.as_millis() as u64))
 }
 
@@ -102,7 +102,7 @@ fn listed(c: &mut Cluster) -> Vec<String> {
 }
 
 /// How many rows the index of deadlines has.
-fn rows(c: &Cluster, at: usize) -> usize {
+pub(crate) fn rows(c: &Cluster, at: usize) -> usize {
     let rows = c.nodes[at].storage().scan(Family::Deadlines, &[], None, 10);
     rows.expect("a sound disk").len()
 }
