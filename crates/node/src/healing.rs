@@ -183,7 +183,7 @@ impl<S: Storage, W> Replica<S, W> {
                     vnode,
                     removal.bucket,
                     &removal.key,
-                    before,
+                    &before,
                     &record,
                     &mut batch,
                 );
@@ -235,7 +235,7 @@ impl<S: Storage, W> Replica<S, W> {
             return Ok(false);
         }
         let mut batch = Batch::new();
-        self.put_record(vnode, bucket, key, before, &record, &mut batch);
+        self.put_record(vnode, bucket, key, &before, &record, &mut batch);
         let dots = taken.iter().map(|s| s.span.dot);
         self.vnode(vnode)?.hold(dots, &mut batch);
         self.commit_numbered(batch, Level::Written);
@@ -254,7 +254,7 @@ impl<S: Storage, W> Replica<S, W> {
         self.has_room()?;
         let stored = self.leaf_of(vnode, bucket, key)?;
         let mut batch = Batch::new();
-        self.put_record(vnode, bucket, key, Shape::unknown(), record, &mut batch);
+        self.put_record(vnode, bucket, key, &Shape::unknown(), record, &mut batch);
         self.put_leaf(
             vnode,
             bucket,

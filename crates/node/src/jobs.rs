@@ -136,8 +136,9 @@ impl<S: Storage> Node<S> {
         };
         self.jobs.next_slice = now.after(SLICE_EVERY);
         let units = self.config.limits.slice_units;
+        let wall_ms = self.replica.moment.wall_ms;
         let reply = match &mut turn.job {
-            Job::Scan(scan) => scan.slice(self.replica.storage(), units),
+            Job::Scan(scan) => scan.slice(self.replica.storage(), units, wall_ms),
             Job::Root(asked) => self.replica.root(asked, units),
             Job::Parts(parts) => parts.slice(&self.replica, units),
             Job::Verify(verify) => {

@@ -17,6 +17,17 @@ pub(crate) fn record(vnode: VnodeId, bucket: BucketId, key: &[u8]) -> Vec<u8> {
     out
 }
 
+/// What the key of a record is about: partition, bucket and key.
+pub(crate) fn of_record(record: &[u8]) -> Option<(Partition, BucketId, &[u8])> {
+    let (partition, rest) = record.split_first_chunk()?;
+    let (bucket, key) = rest.split_first_chunk()?;
+    Some((
+        Partition(u16::from_be_bytes(*partition)),
+        BucketId(*bucket),
+        key,
+    ))
+}
+
 /// The key of the row that holds what a vnode has seen of one actor.
 pub(crate) fn clock_row(vnode: VnodeId, actor: Actor) -> Vec<u8> {
     let mut out = vnode_prefix(vnode);
@@ -127,6 +138,16 @@ pub(crate) const DAMAGED: &[u8] = b"damaged/";
 /// The key of the row about one such key.
 pub(crate) fn damaged(vnode: VnodeId, bucket: BucketId, key: &[u8]) -> Vec<u8> {
     [DAMAGED, &evidence(vnode, bucket, key)].concat()
+}
+
+/// The key of a row in the index of deadlines: the deadline, and the key of the record that has a value with it.
+pub(crate) fn deadline(expires_ms: u64, record: &[u8]) -> Vec<u8> {
+    [&expires_ms.to_be_bytes()[..], record].concat()
+}
+
+/// The key of the record that such a row is about.
+pub(crate) fn record_of_deadline(row: &[u8]) -> Option<&[u8]> {
+    row.get(8..)
 }
 
 /// The least key above all that begin with `prefix`; `None` if there is no such key.

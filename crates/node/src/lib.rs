@@ -7,7 +7,7 @@
 //!
 //! One conversation a file: `write`, `read`, `forward`, `status` hold what a request under way has heard; `replica` is the
 //! other side of them; `tally` says when enough have answered. `condition` is what a write does that reads first, `explain`
-//! the account of a request that asked for one. `node` holds the state, `requests`, `steps` and `messages`
+//! the account of a request that asked for one, `expiry` how values end that have a deadline. `node` holds the state, `requests`, `steps` and `messages`
 //! what it does for its clients, with its conversations, and about what others say.
 
 mod accept;
@@ -20,6 +20,7 @@ mod condition;
 mod config;
 mod damage;
 mod exchange;
+mod expiry;
 mod explain;
 mod forward;
 mod handoff;

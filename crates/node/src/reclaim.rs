@@ -5,6 +5,7 @@
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use quorate_causal::Record;
 use quorate_merkle::position;
 use quorate_protocol::{BucketId, VnodeId};
 use quorate_ring::{Partition, ReplicaSetId};
@@ -60,6 +61,10 @@ impl ReclaimJob {
             storage.visit(Family::Records, &from, Some(&to), &mut |key, record| {
                 batch.delete(Family::Records, Bytes::copy_from_slice(key));
                 take_entries(key, partition, sets, &mut batch);
+                // Of a record that makes no sense the rows go when their time has come.
+                for deadline in Record::deadlines_of(record).unwrap_or_default() {
+                    batch.delete(Family::Deadlines, keys::deadline(deadline, key));
+                }
                 units = units.saturating_sub(cost(record));
                 if units > 0 {
                     return ControlFlow::Continue(());
@@ -110,10 +115,9 @@ pub(crate) enum Slice {
 
 /// The entries beside a record, in whichever replica set it was.
 fn take_entries(at: &[u8], partition: Partition, sets: &[ReplicaSetId], batch: &mut Batch) {
-    let Some((bucket, key)) = at.get(2..).and_then(|rest| rest.split_first_chunk()) else {
+    let Some((_, bucket, key)) = keys::of_record(at) else {
         return;
     };
-    let bucket = BucketId(*bucket);
     for set in sets {
         let vnode = VnodeId {
             partition,

@@ -15,6 +15,7 @@ use quorate_storage::{Batch, CommitEvent, Family, Level, Progress, Storage, Stor
 use rand_chacha::ChaCha12Rng;
 
 use crate::damage;
+use crate::expiry::{Moment, Sweep};
 use crate::keys;
 use crate::lineage::Lineage;
 use crate::trees::{LoadingTree, Shape};
@@ -35,6 +36,8 @@ pub(crate) struct Write {
     pub(crate) removed: DotSet,
     /// The payload of a put; none for a delete, which only removes.
     pub(crate) payload: Option<Bytes>,
+    /// When its value is to end, in milliseconds since the Unix epoch.
+    pub(crate) expires: Option<u64>,
     /// Whether its acknowledgement must wait for a sync.
     pub(crate) durable: bool,
     /// How many siblings it may leave, and of how many bytes together.
@@ -49,6 +52,8 @@ pub(crate) struct Written {
     pub(crate) delta: Bytes,
     /// The dot of a put, as a context of just this write.
     pub(crate) own: Context,
+    /// What the change removes: what was asked for, and what had expired.
+    pub(crate) removed: DotSet,
     /// The record afterwards.
     pub(crate) record: Record,
 }
@@ -95,6 +100,10 @@ pub(crate) struct Replica<S, W> {
     poisoned: Option<String>,
     /// Whether the disk is too full to take values. What removes them goes on, and so do reads.
     full: Option<Full>,
+    /// What time of day it is while the present input is handled.
+    pub(crate) moment: Moment,
+    /// How far what is dead has been dropped.
+    pub(crate) sweep: Sweep,
     /// How much is kept for primaries that are out of reach.
     hints: BTreeMap<NodeId, Held>,
 }
@@ -131,6 +140,8 @@ impl<S: Storage, W> Replica<S, W> {
             once_synced: BTreeMap::new(),
             poisoned: None,
             full: None,
+            moment: Moment::default(),
+            sweep: Sweep::default(),
             hints: BTreeMap::new(),
         })
     }
@@ -235,18 +246,6 @@ impl<S: Storage, W> Replica<S, W> {
         }
     }
 
-    /// What this replica has, on disk or on its way there.
-    pub(crate) fn read(&mut self, read: &Read) -> ReplicaReply {
-        if let Err(refusal) = self.answers_for(read) {
-            return ReplicaReply::Refused(refusal);
-        }
-        let reply = self.stored(read);
-        if let ReplicaReply::Refused(Refusal::Corrupt(_)) = reply {
-            self.mark_damaged(read.vnode, read.bucket, &read.key);
-        }
-        reply
-    }
-
     /// So many other nodes are asked what they remember of this one.
     pub(crate) fn ask_others(&mut self, others: usize) {
         self.others = Some(others);
@@ -258,8 +257,28 @@ impl<S: Storage, W> Replica<S, W> {
             .is_none_or(|others| self.lineage.is_verified(others))
     }
 
-    /// What it has, whether or not that may be told to readers.
-    pub(crate) fn stored(&self, read: &Read) -> ReplicaReply {
+    /// What is stored under the key of a record, dead or not.
+    pub(crate) fn stored(&self, at: &[u8]) -> Result<Option<Record>, Refusal> {
+        let stored = self.storage.get(Family::Records, at);
+        let stored = stored.map_err(|e| unreadable(&e))?;
+        stored.map(|stored| decode(&stored)).transpose()
+    }
+
+    /// What this replica has, on disk or on its way there, but for what is dead: that is not there any more, and is dropped
+    /// sooner or later.
+    pub(crate) fn read(&mut self, read: &Read) -> ReplicaReply {
+        if let Err(refusal) = self.answers_for(read) {
+            return ReplicaReply::Refused(refusal);
+        }
+        let reply = self.alive(read);
+        if let ReplicaReply::Refused(Refusal::Corrupt(_)) = reply {
+            self.mark_damaged(read.vnode, read.bucket, &read.key);
+        }
+        reply
+    }
+
+    fn alive(&self, read: &Read) -> ReplicaReply {
+        let dead_ms = self.moment.dead_ms;
         let at = keys::record(read.vnode, read.bucket, &read.key);
         let stored = match self.storage.get(Family::Records, &at) {
             Ok(stored) => stored.unwrap_or_default(),
@@ -268,14 +287,18 @@ impl<S: Storage, W> Replica<S, W> {
         if !read.digest_only {
             // Decoded here as well, so that a record that makes no sense is this replica's failure and no other's.
             return match decode(&stored) {
-                Ok(_) => ReplicaReply::Record(stored),
+                Ok(mut record) => match record.drop_expired(dead_ms).is_empty() {
+                    true => ReplicaReply::Record(stored),
+                    false if record.is_empty() => ReplicaReply::Record(Bytes::new()),
+                    false => ReplicaReply::Record(record.encode()),
+                },
                 Err(refusal) => ReplicaReply::Refused(refusal),
             };
         }
         if stored.is_empty() {
             return ReplicaReply::Digest(Record::new().digest().0);
         }
-        match Record::digest_of(&stored) {
+        match Record::digest_of(&stored, dead_ms) {
             Ok(Digest(digest)) => ReplicaReply::Digest(digest),
             Err(error) => ReplicaReply::Refused(Refusal::Corrupt(error.to_string())),
         }
@@ -315,10 +338,22 @@ impl<S: Storage, W> Replica<S, W> {
     }
 
     /// Mints a dot for a put, or removes what a delete's client had read, and joins the result like any other record.
-    pub(crate) fn write(&mut self, write: Write) -> Result<(Due, Written), Refusal> {
+    ///
+    /// A put also removes what of its key has expired here: nobody is shown that any more, so nobody could resolve it, and
+    /// a key that is put to again and again would come to hold more than it may.
+    pub(crate) fn write(&mut self, mut write: Write) -> Result<(Due, Written), Refusal> {
+        let Moment { wall_ms, dead_ms } = self.moment;
         let record = self.load(write.vnode, write.bucket, &write.key)?;
+        if write.payload.is_some() {
+            for sibling in record.live() {
+                // What is dead goes without a trace.
+                if sibling.is_expired(wall_ms) && !sibling.is_expired(dead_ms) {
+                    write.removed.insert_span(sibling.span);
+                }
+            }
+        }
         if let Some(payload) = &write.payload {
-            room_for_one_more(&record, &write, payload)?;
+            room_for_one_more(&record, dead_ms, &write, payload)?;
             // Before the dot is minted: one that nothing ever carries would leave a hole in every clock for good.
             self.has_room()?;
         }
@@ -329,6 +364,7 @@ impl<S: Storage, W> Replica<S, W> {
             Sibling {
                 span: vnode.mint(&at, &mut self.rng),
                 payload,
+                expires: write.expires,
             }
         });
         let delta = Record::from_parts(put.into_iter().collect(), write.removed);
@@ -339,6 +375,7 @@ impl<S: Storage, W> Replica<S, W> {
             Written {
                 own: delta.context(),
                 delta: delta.encode(),
+                removed: delta.evidence().clone(),
                 record: applied.record,
             },
         ))
@@ -492,16 +529,27 @@ impl<S: Storage, W> Replica<S, W> {
             self.removal_came(&at);
         }
         let before = Shape::of(&record);
+        // What is dead goes as soon as its record is touched, and what comes dead is marked as seen and not stored.
+        let dead_ms = self.moment.dead_ms;
+        let dropped = record.drop_expired(dead_ms).len();
+        let alive = incoming.expired(dead_ms).next().map(|_| {
+            let mut alive = incoming.clone();
+            alive.drop_expired(dead_ms);
+            alive
+        });
         let vnode = self.vnodes.get(&id).expect("it was just loaded");
-        let change = record.admit(incoming, vnode.clock(), vnode.seen());
+        let alive = alive.as_ref().unwrap_or(incoming);
+        let change = record.admit(alive, vnode.clock(), vnode.seen());
         let kept_out = change.late.iter().any(|dot| !vnode.clock().contains(*dot));
+        let changed = dropped > 0 || !change.is_none();
         if !change.added.is_empty() {
             // Wholly or not at all: with the removals taken and the value not, this replica would show neither.
             self.has_room()?;
         }
         let mut batch = Batch::new();
-        if !change.is_none() {
-            self.put_record(id, bucket, key, before, &record, &mut batch);
+        if changed {
+            self.sweep.dropped += dropped as u64;
+            self.put_record(id, bucket, key, &before, &record, &mut batch);
         }
         let vnode = self.vnodes.get_mut(&id).expect("it was just loaded");
         vnode.saw(incoming, &change, &mut batch);
@@ -509,7 +557,7 @@ impl<S: Storage, W> Replica<S, W> {
         // the answer waits for whatever was committed last; and a sync has to be asked for.
         if !batch.is_empty() {
             self.commit_numbered(batch, level);
-            if !change.is_none() {
+            if changed {
                 self.note_unwritten(at);
             }
         } else if level == Level::Synced && self.progress.synced < self.last {
@@ -553,21 +601,30 @@ pub(crate) fn level_of(durable: bool) -> Level {
 
 /// Whether a put leaves no more siblings than it may. One that makes things no worse is let through: it may be the
 /// one that resolves.
-fn room_for_one_more(record: &Record, write: &Write, payload: &Bytes) -> Result<(), Refusal> {
-    let live = record.live().iter();
-    let kept = live.filter(|s| !write.removed.contains(s.span.dot));
+fn room_for_one_more(
+    record: &Record,
+    dead_ms: u64,
+    write: &Write,
+    payload: &Bytes,
+) -> Result<(), Refusal> {
+    let live: Vec<&Sibling> = record
+        .live()
+        .iter()
+        .filter(|s| !s.is_expired(dead_ms))
+        .collect();
+    let kept = live.iter().filter(|s| !write.removed.contains(s.span.dot));
     let (mut count, mut size) = (1, payload.len());
     for sibling in kept {
         count += 1;
         size += sibling.payload.len();
     }
-    if count > write.siblings_max && count > record.live().len() {
+    if count > write.siblings_max && count > live.len() {
         return Err(Refusal::TooManySiblings {
             count: count as u32,
             limit: write.siblings_max as u32,
         });
     }
-    let before: usize = record.live().iter().map(|s| s.payload.len()).sum();
+    let before: usize = live.iter().map(|s| s.payload.len()).sum();
     if count > 1 && size > write.siblings_bytes_max && size > before {
         return Err(Refusal::SiblingsTooLarge {
             size: size as u64,

@@ -15,6 +15,7 @@ use quorate_protocol::{
 };
 use quorate_storage::{Batch, Family, Storage, StorageError};
 
+use crate::expiry::deadlines;
 use crate::jobs::{SEEK_UNITS, refused};
 use crate::keys;
 use crate::replica::{Replica, unreadable};
@@ -29,11 +30,13 @@ pub(crate) struct LoadingTree {
 }
 
 /// What the entries beside a record depend on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Shape {
     /// The digest of its live dots, if it has any.
     digest: Option<Digest>,
     evidence: bool,
+    /// When its values end. Mostly none, which costs nothing.
+    deadlines: Vec<u64>,
 }
 
 impl Shape {
@@ -41,6 +44,7 @@ impl Shape {
         Shape {
             digest: (!record.live().is_empty()).then(|| record.digest()),
             evidence: !record.evidence().is_empty(),
+            deadlines: deadlines(record),
         }
     }
 
@@ -49,10 +53,12 @@ impl Shape {
         Shape {
             digest: None,
             evidence: true,
+            // Rows of values that are gone go when their time has come.
+            deadlines: Vec::new(),
         }
     }
 
-    pub(crate) fn digest(self) -> Option<Digest> {
+    pub(crate) fn digest(&self) -> Option<Digest> {
         self.digest
     }
 }
@@ -64,17 +70,33 @@ impl<S: Storage, W> Replica<S, W> {
         id: VnodeId,
         bucket: BucketId,
         key: &[u8],
-        before: Shape,
+        before: &Shape,
         record: &Record,
         batch: &mut Batch,
     ) {
         let at = keys::record(id, bucket, key);
+        let after = Shape::of(record);
+        for gone in before
+            .deadlines
+            .iter()
+            .filter(|d| !after.deadlines.contains(d))
+        {
+            batch.delete(Family::Deadlines, keys::deadline(*gone, &at));
+        }
+        for new in after
+            .deadlines
+            .iter()
+            .filter(|d| !before.deadlines.contains(d))
+        {
+            let set = id.set.0.to_be_bytes().to_vec();
+            batch.put(Family::Deadlines, keys::deadline(*new, &at), set);
+        }
+        self.sweep.noticed(&after.deadlines);
         if record.is_empty() {
             batch.delete(Family::Records, at);
         } else {
             batch.put(Family::Records, at, record.encode());
         }
-        let after = Shape::of(record);
         if before.digest != after.digest {
             self.put_leaf(id, bucket, key, before.digest, after.digest, batch);
         }
