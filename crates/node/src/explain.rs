@@ -53,6 +53,7 @@ impl Log {
     pub(crate) fn asked(&mut self, now: Time, asks: &[Ask]) {
         for ask in asks {
             let what = match (ask.in_place_of, ask.digest_only) {
+                _ if !ask.about.is_empty() => "asked what became of values that it lacks",
                 (Some(_), _) => "asked for what it keeps",
                 (None, true) => "asked for a digest",
                 (None, false) => "asked for the record",

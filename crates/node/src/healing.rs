@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use quorate_causal::{Actor, Dot, DotSet, Record, Sibling};
 use quorate_protocol::{
-    BucketId, KeyRecord, Read, Refusal, Removal, Testify, Testimony, VnodeId, Vote,
+    BucketId, KeyRecord, Recall, Refusal, Removal, ReplicaReply, Testify, Testimony, VnodeId, Vote,
 };
 use quorate_ring::{Partition, ReplicaSetId};
 use quorate_storage::{Batch, Family, Level, Storage, StorageError};
@@ -27,19 +27,24 @@ pub(crate) type Late = (VnodeId, BucketId, Bytes, BTreeSet<Dot>);
 impl<S: Storage, W> Replica<S, W> {
     /// Refuses where what is stored is no answer: this replica has lost some of what it acknowledged. `strict` for reads that
     /// count on it: then it must also have heard that it lost nothing.
-    pub(crate) fn answers_for(&mut self, read: &Read) -> Result<(), Refusal> {
+    pub(crate) fn answers_for(
+        &mut self,
+        vnode: VnodeId,
+        bucket: BucketId,
+        key: &[u8],
+        strict: bool,
+    ) -> Result<(), Refusal> {
         let losses = self.lineage.losses();
         let lacks = |what: &str| Err(Refusal::Corrupt(format!("this replica {what}")));
         if losses > 0 {
-            let vnode = self.vnode_unchecked(read.vnode)?;
-            if !vnode.is_refilled(losses) {
+            if !self.vnode_unchecked(vnode)?.is_refilled(losses) {
                 return lacks("has lost state and is being refilled from the others");
             }
         }
-        if read.strict && !self.is_verified() {
+        if strict && !self.is_verified() {
             return lacks("was just started, and has not heard yet whether it lost state");
         }
-        if self.is_damaged(read.vnode, read.bucket, &read.key) {
+        if self.is_damaged(vnode, bucket, key) {
             return lacks("has a damaged record of this key, which is being repaired");
         }
         Ok(())
@@ -128,6 +133,31 @@ impl<S: Storage, W> Replica<S, W> {
             votes,
             record: crate::upkeep::encoded(&record),
         })
+    }
+
+    /// Which of some values were seen, are not live here, and are not known to be removed.
+    pub(crate) fn recall(&mut self, asked: &Recall) -> ReplicaReply {
+        if let Err(refusal) = self.answers_for(asked.vnode, asked.bucket, &asked.key, false) {
+            return ReplicaReply::Refused(refusal);
+        }
+        let record = match self.load(asked.vnode, asked.bucket, &asked.key) {
+            Ok(record) => record,
+            Err(refusal) => return ReplicaReply::Refused(refusal),
+        };
+        let seen = match self.vnode(asked.vnode) {
+            Ok(vnode) => vnode.seen(),
+            Err(refusal) => return ReplicaReply::Refused(refusal),
+        };
+        let is_gone = |(actor, counter): &(u128, u64)| {
+            let dot = Dot {
+                actor: Actor(*actor),
+                counter: *counter,
+            };
+            let is_live = record.live().iter().any(|s| s.span.dot == dot);
+            seen.contains(dot) && !is_live && !record.evidence().contains(dot)
+        };
+        let dots = asked.dots.iter().copied();
+        ReplicaReply::Gone(dots.filter(|dot| is_gone(dot)).collect())
     }
 
     /// Joins removals and says which of them are seen here and not live. To be told once [`Replica::sync`] is due.

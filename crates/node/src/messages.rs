@@ -1,8 +1,9 @@
 //! What other nodes say, and what this node says as a replica, to them and to itself.
 
-use quorate_causal::{Digest, Record};
+use quorate_causal::{Actor, Digest, Dot, Record};
 use quorate_protocol::{
-    Answer, Header, Merge, Message, Read, Refusal, ReplicaReply, ReplicaRequest, RequestId, VnodeId,
+    Answer, Header, Merge, Message, Read, Recall, Refusal, ReplicaReply, ReplicaRequest, RequestId,
+    VnodeId,
 };
 use quorate_ring::NodeId;
 use quorate_storage::{Batch, Storage};
@@ -78,7 +79,8 @@ impl<S: Storage> Node<S> {
         out: &mut Vec<Output>,
     ) {
         if let ReplicaRequest::Merge(Merge { vnode, bucket, .. })
-        | ReplicaRequest::Read(Read { vnode, bucket, .. }) = &request
+        | ReplicaRequest::Read(Read { vnode, bucket, .. })
+        | ReplicaRequest::Recall(Recall { vnode, bucket, .. }) = &request
             && let Some(refusal) = self.buckets.objection(*bucket, vnode.set)
         {
             tell(waiter, ReplicaReply::Refused(refusal), &mut self.local, out);
@@ -112,6 +114,13 @@ impl<S: Storage> Node<S> {
             }
             ReplicaRequest::Read(read) => {
                 if let Some((waiter, reply)) = self.replica.show(&read, waiter) {
+                    tell(waiter, reply, &mut self.local, out);
+                }
+            }
+            ReplicaRequest::Recall(recall) => {
+                let reply = self.replica.recall(&recall);
+                // What is told must be as durable as what a read shows.
+                if let Some((waiter, reply)) = self.replica.once_written(reply, waiter) {
                     tell(waiter, reply, &mut self.local, out);
                 }
             }
@@ -169,6 +178,7 @@ impl<S: Storage> Node<S> {
         let (vnode, owner) = match request {
             ReplicaRequest::Merge(merge) => (merge.vnode, merge.hint_for.map(Some)),
             ReplicaRequest::Read(read) => (read.vnode, read.hinted.then_some(None)),
+            ReplicaRequest::Recall(recall) => (recall.vnode, None),
             ReplicaRequest::Upkeep(asked) => return self.is_upkeep_rightly_asked(asked),
             _ => return true,
         };
@@ -367,6 +377,13 @@ impl<S: Storage> Node<S> {
                     ReplicaReply::Digest(digest) => read.digest(from, Digest(digest)),
                     ReplicaReply::Record(bytes) if bytes.is_empty() => {
                         read.record(from, Record::new());
+                    }
+                    ReplicaReply::Gone(gone) => {
+                        let gone = gone.into_iter().map(|(actor, counter)| Dot {
+                            actor: Actor(actor),
+                            counter,
+                        });
+                        read.recalled(from, &gone.collect::<Vec<_>>());
                     }
                     ReplicaReply::Record(bytes) => match Record::decode(&bytes) {
                         Ok(record) => read.record(from, record),

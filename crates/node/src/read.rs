@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate_causal::{Digest, Dot, Record};
+use quorate_causal::{Digest, Dot, DotSet, Record};
 use quorate_protocol::{Answer, RequestId, Unmet};
 use quorate_ring::NodeId;
 
@@ -88,8 +88,12 @@ pub(crate) struct ReadConversation {
     stand_ins: StandIns,
     asked: BTreeMap<NodeId, Asked>,
     heard: BTreeMap<NodeId, Heard>,
-    /// During which input each told its record, at the last.
+    /// During which input each told the values that it shows.
     heard_at: BTreeMap<NodeId, u64>,
+    /// What replicas were asked about values that they lack.
+    recalled: BTreeMap<(NodeId, Dot), Recalled>,
+    /// Whether all primaries are asked, as fallbacks show what a primary had and has no more.
+    widened: bool,
     /// What those showed that are asked again.
     earlier: BTreeMap<NodeId, Record>,
     /// The input that the node handles.
@@ -108,6 +112,23 @@ pub(crate) struct Ask {
     pub(crate) digest_only: bool,
     /// Of a fallback: the primary in whose place it is asked for what it keeps.
     pub(crate) in_place_of: Option<NodeId>,
+    /// Where it is asked just what became of values that it lacks: which.
+    pub(crate) about: Vec<Dot>,
+}
+
+/// What a replica has told of a value that it lacks, and during which input.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Recalled {
+    /// Nothing yet.
+    Asked,
+    /// It never came there, or has come by now, or is known to be removed.
+    Never(u64),
+    /// It was there, and nothing is known of a removal.
+    Gone(u64),
+}
+
+fn shows(record: &Record, dot: Dot) -> bool {
+    record.live().iter().any(|s| s.span.dot == dot)
 }
 
 /// A read that is done: what the answering replicas know together, and what some of them lack of it.
@@ -139,6 +160,8 @@ impl ReadConversation {
             asked: BTreeMap::new(),
             heard: BTreeMap::new(),
             heard_at: BTreeMap::new(),
+            recalled: BTreeMap::new(),
+            widened: false,
             earlier: BTreeMap::new(),
             input: 0,
             gone: BTreeSet::new(),
@@ -174,14 +197,13 @@ impl ReadConversation {
             return;
         }
         let record = match self.earlier.remove(&node) {
-            // What has come to it since is left out: what that replaced may be gone from others without a trace, and was shown by
-            // them before.
             Some(earlier) => {
-                let stays = |dot: Dot| record.live().iter().any(|s| s.span.dot == dot);
-                let live = earlier.live().iter().filter(|s| stays(s.span.dot));
                 let mut evidence = earlier.evidence().clone();
                 evidence.join(record.evidence());
-                Record::from_parts(live.cloned().collect(), evidence)
+                if record.live() != earlier.live() {
+                    self.heard_at.insert(node, self.input);
+                }
+                Record::from_parts(record.live().to_vec(), evidence)
             }
             None => {
                 self.heard_at.insert(node, self.input);
@@ -226,6 +248,7 @@ impl ReadConversation {
     /// A replica refused, or was lost. A whole record that came before stands; a digest does not, as it
     /// cannot be asked for what it stands for.
     pub(crate) fn lost(&mut self, node: NodeId) {
+        self.recalls_nothing(node);
         let entry = self.heard.entry(node).or_insert(Heard::Lost);
         let whole = self.asked.get(&node).is_some_and(|a| a.whole);
         if matches!(entry, Heard::Digest(_)) && whole {
@@ -259,12 +282,7 @@ impl ReadConversation {
                 asks.push(self.ask(now, node, false));
             }
         }
-        for node in self.overtaken() {
-            if let Some(Heard::Record(record)) = self.heard.remove(&node) {
-                self.earlier.insert(node, record);
-            }
-            asks.push(self.ask(now, node, false));
-        }
+        asks.extend(self.resolve_doubts(now));
         // Enough must be on their way, or have answered, for the requirement to be met.
         while self.hoped() != Verdict::Met {
             if self.candidates.is_empty() {
@@ -284,31 +302,119 @@ impl ReadConversation {
         asks
     }
 
-    /// Those that told of a value which another lacks without evidence, and may have done so before all of them learnt of its
-    /// removal and forgot it again. Asked anew, they lack it too if so; a value that one still has after the other was without
-    /// was not removed. No fallback: it holds no record, and forgets nothing.
-    fn overtaken(&self) -> Vec<NodeId> {
-        let records = || {
-            let heard = self.heard.iter();
-            heard.filter_map(|(node, heard)| match heard {
-                Heard::Record(record) if !self.stand_ins.has(*node) => Some((*node, record)),
-                _ => None,
-            })
+    /// The records that primaries and fallbacks told.
+    fn records(&self) -> impl Iterator<Item = (NodeId, &Record)> {
+        self.heard.iter().filter_map(|(node, heard)| match heard {
+            Heard::Record(record) => Some((*node, record)),
+            _ => None,
+        })
+    }
+
+    /// Whom to ask about values that one replica has shown and another, that was heard after the first was asked, lacks without
+    /// evidence.
+    ///
+    /// Mostly such a value just never came there. But it may have been removed, and the removal forgotten everywhere, since the
+    /// first told of it. So whoever lacks it is asked whether it had it; and if so whoever has shown it is asked
+    /// again: all that was forgotten is removed there too, while what is still shown was not removed, but lost by the other.
+    fn resolve_doubts(&mut self, now: Time) -> Vec<Ask> {
+        let doubts: Vec<(NodeId, NodeId, Dot)> = {
+            let primaries = || self.records().filter(|(n, _)| !self.stand_ins.has(*n));
+            let mut doubts = Vec::new();
+            for (holder, held) in self.records() {
+                let asked = self.asked.get(&holder).map_or(0, |a| a.input);
+                let later = |n: NodeId| self.heard_at.get(&n).is_some_and(|at| asked < *at);
+                for dot in held.live().iter().map(|s| s.span.dot) {
+                    if self.records().any(|(_, r)| r.evidence().contains(dot)) {
+                        continue;
+                    }
+                    let lacking = primaries().filter(|(n, r)| later(*n) && !shows(r, dot));
+                    doubts.extend(lacking.map(|(lacker, _)| (holder, lacker, dot)));
+                }
+            }
+            doubts
         };
-        let is_removed = |dot| records().any(|(_, r)| r.evidence().contains(dot));
-        let lacks = |record: &Record, dot| !record.live().iter().any(|s| s.span.dot == dot);
-        let mut overtaken = Vec::new();
-        for (holder, held) in records() {
+        let (mut again, mut about) = (BTreeSet::new(), BTreeMap::<NodeId, Vec<Dot>>::new());
+        for (holder, lacker, dot) in doubts {
+            let since = self.heard_at.get(&lacker).copied().unwrap_or_default();
             let asked = self.asked.get(&holder).map_or(0, |a| a.input);
-            let later = |node: NodeId| self.heard_at.get(&node).is_some_and(|at| asked < *at);
-            let is_doubtful = |dot: Dot| {
-                !is_removed(dot) && records().any(|(node, r)| later(node) && lacks(r, dot))
-            };
-            if held.live().iter().any(|s| is_doubtful(s.span.dot)) {
-                overtaken.push(holder);
+            match self.recalled.get(&(lacker, dot)) {
+                Some(Recalled::Asked) => {}
+                Some(Recalled::Never(at)) if *at >= since => {}
+                Some(Recalled::Gone(_)) if self.stand_ins.has(holder) => self.widened = true,
+                Some(Recalled::Gone(at)) if *at >= since => {
+                    if asked < *at {
+                        again.insert(holder);
+                    }
+                }
+                _ => {
+                    self.recalled.insert((lacker, dot), Recalled::Asked);
+                    about.entry(lacker).or_default().push(dot);
+                }
             }
         }
-        overtaken
+        let mut asks = Vec::new();
+        for (node, about) in about {
+            asks.push(Ask {
+                node,
+                digest_only: false,
+                in_place_of: None,
+                about,
+            });
+        }
+        for node in again {
+            if let Some(Heard::Record(record)) = self.heard.remove(&node) {
+                self.earlier.insert(node, record);
+            }
+            asks.push(self.ask(now, node, false));
+        }
+        // What a fallback keeps may be old. Who else would know is asked (rule R9).
+        if self.widened {
+            asks.extend(self.widen(now));
+        }
+        asks
+    }
+
+    /// A replica has told which of these values it had and has no more, without knowing of a removal.
+    pub(crate) fn recalled(&mut self, node: NodeId, gone: &[Dot]) {
+        let input = self.input;
+        for ((of, dot), recalled) in &mut self.recalled {
+            if *of == node && *recalled == Recalled::Asked {
+                *recalled = match gone.contains(dot) {
+                    true => Recalled::Gone(input),
+                    false => Recalled::Never(input),
+                };
+            }
+        }
+    }
+
+    /// A replica will not tell what became of values that it lacks: they may be gone.
+    fn recalls_nothing(&mut self, node: NodeId) {
+        let input = self.input;
+        for ((of, _), recalled) in &mut self.recalled {
+            if *of == node && *recalled == Recalled::Asked {
+                *recalled = Recalled::Gone(input);
+            }
+        }
+    }
+
+    /// Values that fallbacks alone show, that a primary had and has no more, and that none has, all of them heard (rules R3, R9).
+    fn outlived(&self) -> DotSet {
+        let is_primary = |n: &NodeId| !self.stand_ins.has(*n);
+        let primaries: Vec<&Record> = self
+            .records()
+            .filter_map(|(n, r)| is_primary(&n).then_some(r))
+            .collect();
+        let mut outlived = DotSet::new();
+        if self.primaries.is_empty() || primaries.len() < self.primaries.len() {
+            return outlived;
+        }
+        for ((_, dot), recalled) in &self.recalled {
+            let is_gone = matches!(recalled, Recalled::Gone(_));
+            if is_gone && !primaries.iter().any(|r| shows(r, *dot)) {
+                outlived.insert(*dot);
+            }
+        }
+        outlived
     }
 
     fn ask(&mut self, now: Time, node: NodeId, digest_only: bool) -> Ask {
@@ -324,6 +430,7 @@ impl ReadConversation {
             node,
             digest_only,
             in_place_of: None,
+            about: Vec::new(),
         }
     }
 
@@ -361,6 +468,9 @@ impl ReadConversation {
         let lost = |n: NodeId| matches!(self.heard.get(&n), Some(Heard::Lost));
         let met = self.stand_ins.verdict(&self.needed.r, has, lost);
         match met.and(self.needed.pr.verdict(has, lost)) {
+            Verdict::Met if self.recalled.values().any(|r| *r == Recalled::Asked) => {
+                Verdict::Pending
+            }
             Verdict::Pending if self.hoped() != Verdict::Met && self.candidates.is_empty() => {
                 Verdict::Impossible
             }
@@ -426,7 +536,10 @@ impl ReadConversation {
         matches!(
             (self.asked.get(&node), self.heard.get(&node)),
             (Some(_), None) | (Some(Asked { whole: true, .. }), Some(Heard::Digest(_)))
-        )
+        ) || self
+            .recalled
+            .iter()
+            .any(|((of, _), r)| *of == node && *r == Recalled::Asked)
     }
 
     /// When `node` was asked first, if it was.
@@ -441,6 +554,12 @@ impl ReadConversation {
             if let Heard::Record(record) = heard {
                 merged.merge(record);
             }
+        }
+        let outlived = self.outlived();
+        if !outlived.is_empty() {
+            let live = merged.live().iter();
+            let live = live.filter(|s| !outlived.contains(s.span.dot)).cloned();
+            merged = Record::from_parts(live.collect(), merged.evidence().clone());
         }
         let mut repairs = Vec::new();
         // Replicas that show the same values are left alone, whatever their evidence: reads of a healthy key write nothing.

@@ -267,7 +267,7 @@ impl<S: Storage, W> Replica<S, W> {
     /// What this replica has, on disk or on its way there, but for what is dead: that is not there any more, and is dropped
     /// sooner or later.
     pub(crate) fn read(&mut self, read: &Read) -> ReplicaReply {
-        if let Err(refusal) = self.answers_for(read) {
+        if let Err(refusal) = self.answers_for(read.vnode, read.bucket, &read.key, read.strict) {
             return ReplicaReply::Refused(refusal);
         }
         let reply = self.alive(read);

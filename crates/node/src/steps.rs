@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use quorate_causal::{CONTEXT_DOTS_MAX, Context, Record, Sibling};
 use quorate_protocol::{
-    Answer, Explained, Header, Merge, Message, Read, Refusal, ReplicaRequest, RequestId, Shown,
-    Trace, Unmet, decode_value,
+    Answer, Explained, Header, Merge, Message, Read, Recall, Refusal, ReplicaRequest, RequestId,
+    Shown, Trace, Unmet, decode_value,
 };
 use quorate_ring::NodeId;
 use quorate_storage::Storage;
@@ -90,15 +90,25 @@ impl<S: Storage> Node<S> {
             _ => false,
         });
         for ask in asks {
-            let read = Read {
-                vnode: target.vnode,
-                bucket: target.id,
-                key: target.key_bytes(),
-                digest_only: ask.digest_only,
-                strict,
-                hinted: ask.in_place_of.is_some(),
+            let request = match &ask.about[..] {
+                [] => ReplicaRequest::Read(Read {
+                    vnode: target.vnode,
+                    bucket: target.id,
+                    key: target.key_bytes(),
+                    digest_only: ask.digest_only,
+                    strict,
+                    hinted: ask.in_place_of.is_some(),
+                }),
+                about => {
+                    out.push(Output::Event(Event::AskedAgain));
+                    ReplicaRequest::Recall(Recall {
+                        vnode: target.vnode,
+                        bucket: target.id,
+                        key: target.key_bytes(),
+                        dots: about.iter().map(|d| (d.actor.0, d.counter)).collect(),
+                    })
+                }
             };
-            let request = ReplicaRequest::Read(read);
             if ask.node == self.config.me {
                 self.local.push_back(Local::Ask(id, request));
             } else if self.is_up(ask.node) {

@@ -225,5 +225,6 @@ pub(crate) fn words_of(reply: &ReplicaReply) -> &'static str {
         ReplicaReply::Buckets(_) => "buckets",
         ReplicaReply::Status(_) => "status",
         ReplicaReply::Upkeep(_) => "upkeep",
+        ReplicaReply::Gone(_) => "what became of values",
     }
 }

@@ -27,8 +27,8 @@ pub use lifetime::{
 };
 pub use listing::{LIST_KEYS_DEFAULT, LIST_KEYS_MAX, List, Listing, Scan, ScanEntry, Scanned};
 pub use message::{
-    BucketsAsked, DecodeError, Header, Merge, Message, PROTOCOL_VERSION, Read, ReplicaReply,
-    ReplicaRequest, Trace, decode_value, encode_value,
+    BucketsAsked, DecodeError, Header, Merge, Message, PROTOCOL_VERSION, Read, Recall,
+    ReplicaReply, ReplicaRequest, Trace, decode_value, encode_value,
 };
 pub use overview::{NodeOverview, NodeState, Overview};
 pub use request::{

@@ -53,6 +53,8 @@ pub enum ReplicaRequest {
     Merge(Merge),
     /// Tell what you have.
     Read(Read),
+    /// Tell which of these values you had and have no more.
+    Recall(Recall),
     /// List keys of some of your partitions.
     Scan(Scan),
     /// Join this entry into your table of buckets, and say what it is afterwards once that is on disk.
@@ -106,6 +108,19 @@ pub struct Read {
     pub hinted: bool,
 }
 
+/// Asks what became of values that another replica shows and the asked one lacks.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Recall {
+    /// Which seat.
+    pub vnode: VnodeId,
+    /// Which life of which bucket.
+    pub bucket: BucketId,
+    /// The key.
+    pub key: Bytes,
+    /// The values' dots, each as actor and counter.
+    pub dots: Vec<(u128, u64)>,
+}
+
 /// What a replica says.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum ReplicaReply {
@@ -130,6 +145,8 @@ pub enum ReplicaReply {
     Status(Box<NodeStatus>),
     /// What came of upkeep.
     Upkeep(Box<UpkeepReply>),
+    /// Of the values asked about, those that were seen here or elsewhere, are not live here, and of whose removal nothing is known.
+    Gone(Vec<(u128, u64)>),
 }
 
 /// Everything one side may say to the other.
@@ -181,6 +198,7 @@ mod kind {
     pub(super) const JOIN_BUCKETS: u8 = 20;
     pub(super) const NODE_STATUS: u8 = 21;
     pub(super) const UPKEEP: u8 = 22;
+    pub(super) const RECALL: u8 = 23;
     pub(super) const REPLY: u8 = 31;
 }
 
@@ -215,6 +233,9 @@ impl Message {
             }
             Message::Replica(id, header, ReplicaRequest::Read(read)) => {
                 body(kind::READ, 0, &(id, header, read))
+            }
+            Message::Replica(id, header, ReplicaRequest::Recall(recall)) => {
+                body(kind::RECALL, 0, &(id, header, recall))
             }
             Message::Replica(id, header, ReplicaRequest::Scan(scan)) => {
                 body(kind::SCAN, 0, &(id, header, scan))
@@ -302,6 +323,10 @@ impl Message {
             kind::READ => {
                 let (id, header, read) = parse(kind, rest)?;
                 Message::Replica(id, header, ReplicaRequest::Read(read))
+            }
+            kind::RECALL => {
+                let (id, header, recall) = parse(kind, rest)?;
+                Message::Replica(id, header, ReplicaRequest::Recall(recall))
             }
             kind::SCAN => {
                 let (id, header, scan) = parse(kind, rest)?;
