@@ -92,8 +92,6 @@ pub(crate) struct ReadConversation {
     heard_at: BTreeMap<NodeId, u64>,
     /// What replicas were asked about values that they lack.
     recalled: BTreeMap<(NodeId, Dot), Recalled>,
-    /// Whether all primaries are asked, as fallbacks show what a primary had and has no more.
-    widened: bool,
     /// What those showed that are asked again.
     earlier: BTreeMap<NodeId, Record>,
     /// The input that the node handles.
@@ -161,7 +159,6 @@ impl ReadConversation {
             heard: BTreeMap::new(),
             heard_at: BTreeMap::new(),
             recalled: BTreeMap::new(),
-            widened: false,
             earlier: BTreeMap::new(),
             input: 0,
             gone: BTreeSet::new(),
@@ -340,7 +337,8 @@ impl ReadConversation {
             match self.recalled.get(&(lacker, dot)) {
                 Some(Recalled::Asked) => {}
                 Some(Recalled::Never(at)) if *at >= since => {}
-                Some(Recalled::Gone(_)) if self.stand_ins.has(holder) => self.widened = true,
+                // What a fallback keeps may be old: what became of it since is the primaries' to say.
+                Some(Recalled::Gone(_)) if self.stand_ins.has(holder) => {}
                 Some(Recalled::Gone(at)) if *at >= since => {
                     if asked < *at {
                         again.insert(holder);
@@ -366,10 +364,6 @@ impl ReadConversation {
                 self.earlier.insert(node, record);
             }
             asks.push(self.ask(now, node, false));
-        }
-        // What a fallback keeps may be old. Who else would know is asked (rule R9).
-        if self.widened {
-            asks.extend(self.widen(now));
         }
         asks
     }
@@ -397,24 +391,16 @@ impl ReadConversation {
         }
     }
 
-    /// Values that fallbacks alone show, that a primary had and has no more, and that none has, all of them heard (rules R3, R9).
+    /// Values that fallbacks alone show, and that a primary had and has no more: they were removed, or that one has lost them. Then
+    /// they are not gone, and come back when they are handed over; but to show removed values in every read of this kind
+    /// would be worse.
     fn outlived(&self) -> DotSet {
-        let is_primary = |n: &NodeId| !self.stand_ins.has(*n);
-        let primaries: Vec<&Record> = self
-            .records()
-            .filter_map(|(n, r)| is_primary(&n).then_some(r))
-            .collect();
-        let mut outlived = DotSet::new();
-        if self.primaries.is_empty() || primaries.len() < self.primaries.len() {
-            return outlived;
-        }
-        for ((_, dot), recalled) in &self.recalled {
-            let is_gone = matches!(recalled, Recalled::Gone(_));
-            if is_gone && !primaries.iter().any(|r| shows(r, *dot)) {
-                outlived.insert(*dot);
-            }
-        }
-        outlived
+        let gone = self.recalled.iter();
+        let gone = gone.filter(|(_, recalled)| matches!(recalled, Recalled::Gone(_)));
+        let primaries = || self.records().filter(|(n, _)| !self.stand_ins.has(*n));
+        gone.map(|((_, dot), _)| *dot)
+            .filter(|dot| !primaries().any(|(_, record)| shows(record, *dot)))
+            .collect()
     }
 
     fn ask(&mut self, now: Time, node: NodeId, digest_only: bool) -> Ask {

@@ -158,22 +158,28 @@ impl World {
                 removed.push((*dot, expires.is_some_and(|e| self.may_have_ended(e))));
             }
         }
-        let holds = |(record, seen): &(Record, DotSet)| {
-            let is_live = |dot: Dot| record.live().iter().any(|s| s.span.dot == dot);
-            // What was seen and is not live was removed, and its evidence forgotten.
-            let is_removed =
-                |dot: Dot| record.evidence().contains(dot) || (seen.contains(dot) && !is_live(dot));
+        let seats = self.seats_of(&key);
+        let generation = self.generation();
+        let on_disk = |node: usize| self.on_disk(node, generation, &key);
+        let on_seats: Vec<_> = seats.iter().map(|seat| on_disk(*seat)).collect();
+        let is_live = |record: &Record, dot: Dot| record.live().iter().any(|s| s.span.dot == dot);
+        // What was seen and is not live was removed, and its evidence forgotten.
+        let is_removed = |(record, seen): &(Record, DotSet), dot: Dot| {
+            record.evidence().contains(dot) || (seen.contains(dot) && !is_live(record, dot))
+        };
+        // What all primaries know to be removed need not be removed by what a fallback keeps.
+        let everywhere = |dot: Dot| {
+            let mut seats = on_seats.iter();
+            seats.all(|seat| seat.as_ref().is_some_and(|on| is_removed(on, dot)))
+        };
+        let holds = |on: &(Record, DotSet)| {
+            let is_removed = |dot: Dot| is_removed(on, dot) || everywhere(dot);
             // What had ended need not have been found, nor be removed: nobody shows it, wherever it still is.
             let gone = |(dot, ended): &(Dot, bool)| *ended || is_removed(*dot);
             let mut written = own.spans().iter().map(|s| s.dot);
-            written.all(|dot| is_live(dot) || is_removed(dot)) && removed.iter().all(gone)
+            written.all(|dot| is_live(&on.0, dot) || is_removed(dot)) && removed.iter().all(gone)
         };
-        let seats = self.seats_of(&key);
-        let generation = self.generation();
-        let has = |node: &usize| {
-            let on_disk = self.on_disk(*node, generation, &key);
-            on_disk.is_some_and(|r| holds(&r))
-        };
+        let has = |node: &usize| on_disk(*node).is_some_and(|on| holds(&on));
         // Those that fallbacks keep for primaries are copies too.
         let holders: Vec<usize> = (0..self.slots.len()).filter(has).collect();
         let primaries = holders.iter().filter(|node| seats.contains(node)).count();
