@@ -197,6 +197,10 @@ impl<S: Storage> Node<S> {
                 Some(Err(_)) => false,
                 seen => {
                     exchange.seen = seen.and_then(Result::ok);
+                    let state = self.replica.vnode(exchange.vnode);
+                    let refilling = state.is_ok_and(|v| !v.is_refilled(exchange.loss));
+                    let seen = exchange.seen.clone().filter(|_| refilling);
+                    self.replica.filter = seen.map(|seen| (exchange.vnode, seen));
                     if mine != theirs {
                         exchange.ranges.push(Range::ALL);
                     }
@@ -368,7 +372,11 @@ impl<S: Storage> Node<S> {
                 record: record.clone(),
                 ..sent.clone()
             };
-            match self.reconcile(exchange.vnode, &theirs) {
+            // What it tells as live itself is not what it has removed.
+            let filter = self.replica.filter.take();
+            let joined = self.reconcile(exchange.vnode, &theirs);
+            self.replica.filter = filter;
+            match joined {
                 Ok((_, changed)) => {
                     if changed || sent.record != record {
                         out.push(Output::Event(Event::KeyReconciled));
@@ -383,6 +391,7 @@ impl<S: Storage> Node<S> {
     /// Everything that differed is joined.
     fn complete(&mut self, now: Time, exchange: &Exchange, out: &mut Vec<Output>) {
         let Exchange { vnode, peer, .. } = *exchange;
+        self.replica.filter = None;
         if exchange.doubtful || exchange.loss != self.replica.lineage.losses() {
             return self.break_off(now, exchange, out);
         }
@@ -407,6 +416,7 @@ impl<S: Storage> Node<S> {
     /// It cannot be finished: again later.
     fn break_off(&mut self, now: Time, exchange: &Exchange, out: &mut Vec<Output>) {
         self.forget_asked(&Purpose::Exchange);
+        self.replica.filter = None;
         out.push(Output::Event(Event::ExchangeBroken));
         let exchanging = &mut self.upkeep.exchanging;
         exchanging.urgent.insert((exchange.vnode, exchange.peer));

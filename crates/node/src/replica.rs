@@ -77,6 +77,9 @@ pub(crate) struct Replica<S, W> {
     pub(crate) pulls: BTreeMap<Bytes, bool>,
     /// Keys whose record was damaged or lost, and is not made good yet (rule R18).
     pub(crate) damaged: BTreeSet<(VnodeId, BucketId, Bytes)>,
+    /// While a vnode that has lost state exchanges with another replica: what that one had seen when it began. See
+    /// [`Replica::filters`].
+    pub(crate) filter: Option<(VnodeId, DotSet)>,
     pub(crate) lineage: Lineage,
     /// How many other nodes there are; `None` where nobody tells what it remembers, as nobody is asked.
     others: Option<usize>,
@@ -123,6 +126,7 @@ impl<S: Storage, W> Replica<S, W> {
             pending: BTreeSet::new(),
             pulls: BTreeMap::new(),
             damaged,
+            filter: None,
             lineage,
             others: None,
             late: BTreeMap::new(),
@@ -537,9 +541,11 @@ impl<S: Storage, W> Replica<S, W> {
             alive.drop_expired(dead_ms);
             alive
         });
+        let filters = self.filters(id);
         let vnode = self.vnodes.get(&id).expect("it was just loaded");
         let alive = alive.as_ref().unwrap_or(incoming);
-        let change = record.admit(alive, vnode.clock(), vnode.seen());
+        let seen = filters.as_ref().unwrap_or(vnode.seen());
+        let change = record.admit(alive, vnode.clock(), seen);
         let kept_out = change.late.iter().any(|dot| !vnode.clock().contains(*dot));
         let changed = dropped > 0 || !change.is_none();
         if !change.added.is_empty() {
@@ -572,6 +578,21 @@ impl<S: Storage, W> Replica<S, W> {
             due,
             record,
             kept_out,
+        })
+    }
+
+    /// What keeps late copies out in place of what a vnode has seen: while it is being refilled also what the replica has seen with
+    /// which it exchanges. Else what that one has removed and forgotten could come here in the middle, and be shown once all is
+    /// adopted.
+    fn filters(&self, id: VnodeId) -> Option<DotSet> {
+        let (of, theirs) = self.filter.as_ref()?;
+        (*of == id).then(|| {
+            let mut all = self
+                .vnodes
+                .get(&id)
+                .map_or_else(DotSet::new, |v| v.seen().clone());
+            all.join(theirs);
+            all
         })
     }
 

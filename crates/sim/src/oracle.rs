@@ -31,7 +31,7 @@
 //! - Nor does such a get show what an acknowledged put or delete had removed before the get began.
 //! - A put whose value is to end may be gone from its time on, less what clocks may be apart; it counts as superseded then,
 //!   by nobody. From its time on, and what clocks may be apart, nothing shows it. A write that read first need not have
-//!   removed it, as it may have found it dropped.
+//!   removed it, as it may have found it dropped. Where a clock jumped, nothing is said of values that end.
 //! - A listing is a get of every key at once that shows no values. One whose quorum overlaps lists a key if a put of it was
 //!   acknowledged before the listing began, unless a delete may have removed what the put led to; and it does not list
 //!   a key of which all that was ever put had been removed before. No listing shows a key that nobody put. At rest it
@@ -254,6 +254,10 @@ impl<'a> Judge<'a> {
     /// and nobody knows which.
     fn surely_removes(&self, op: &Operation, put: &Operation) -> bool {
         if !op.kind.is_write() || op.id == put.id {
+            return false;
+        }
+        // By a clock that jumped a replica drops it whenever, and then keeps no removal of it.
+        if put.ends.is_some_and(|(absent, _)| absent == 0) {
             return false;
         }
         let saw = op.seen.as_ref().is_some_and(|s| s.contains(&put.id));
