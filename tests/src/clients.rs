@@ -348,6 +348,7 @@ impl<'a> Client<'a> {
             start,
             end: start,
             outcome: Outcome::Unknown,
+            fragile: false,
             node,
         }
     }

@@ -423,8 +423,9 @@ impl<S: Storage> Node<S> {
         exchanging.next = exchanging.next.max(now.after(AFTER_FAILURE));
     }
 
-    /// The vnodes of this node that are being refilled after a loss.
-    pub(crate) fn refilling(&mut self) -> usize {
+    /// How many vnodes of this node are being refilled after a loss.
+    #[must_use]
+    pub fn refilling(&mut self) -> usize {
         let losses = self.replica.lineage.losses();
         if losses == 0 {
             return 0;

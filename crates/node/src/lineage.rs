@@ -135,6 +135,12 @@ impl Lineage {
         }
     }
 
+    /// The greatest number that is remembered of another node.
+    pub(crate) fn known_of(&self, node: NodeId) -> u64 {
+        let known = self.witnessed.get(&node);
+        known.map_or(0, |k| k.before.max(k.number))
+    }
+
     /// How often state was lost.
     pub(crate) fn losses(&self) -> u64 {
         self.losses

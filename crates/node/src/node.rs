@@ -386,6 +386,18 @@ impl<S: Storage> Node<S> {
         self.replica.clock(self.target(bucket, key).vnode)
     }
 
+    /// The number of the last commit of this store that is as durable as an acknowledgement. For the simulator's checks.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.replica.lineage.hello().number
+    }
+
+    /// The greatest number of a commit that this node remembers of another's store. For the simulator's checks.
+    #[must_use]
+    pub fn commits_known_of(&self, node: NodeId) -> u64 {
+        self.replica.lineage.known_of(node)
+    }
+
     /// What keeps late copies from the vnode of a key. For the simulator's checks.
     ///
     /// # Errors

@@ -282,6 +282,7 @@ impl Client {
             start: now,
             end: now,
             outcome: Outcome::Unknown,
+            fragile: false,
             node,
         });
         let header = Header {

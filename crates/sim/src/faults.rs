@@ -22,8 +22,8 @@ pub(crate) struct Faults {
     pub(crate) sync_stall: f64,
     /// Chance that a sync fails, which poisons the node.
     pub(crate) sync_failure: f64,
-    /// Whether replicas acknowledge before the sync (`durability = "os"`). Then crashes are of the process alone: what
-    /// power loss may take in that mode is documented, not promised.
+    /// Whether replicas acknowledge before the sync (`durability = "os"`). Then crashes are of the process alone, but for
+    /// [`Accident::LosePower`].
     pub(crate) os_durability: bool,
     /// The kinds of accidents that happen to nodes and links, and the mean time between two, in microseconds.
     pub(crate) accidents: Vec<Accident>,
@@ -51,6 +51,14 @@ pub(crate) enum Accident {
     FullDisk,
     /// The clock of a node is an hour off for a while.
     ClockJump,
+    /// The directory of a node is replaced by an older copy of itself.
+    Rollback,
+    /// A record disappears from a disk without a trace.
+    RecordLoss,
+    /// A record on a disk cannot be read any more.
+    Damage,
+    /// A node under `durability = "os"` loses power, and with it what it had acknowledged and not synced.
+    LosePower,
 }
 
 impl Faults {
@@ -102,6 +110,17 @@ impl Faults {
             Accident::FullDisk,
             Accident::ClockJump,
         ];
+        let os_durability = rng.random_bool(0.2);
+        let accidents = all.into_iter().filter(|_| rng.random_bool(0.5));
+        let mut accidents: Vec<Accident> = accidents.collect();
+        // A disk that fails takes one copy. Two that fail may take all there are, so of these each seed has one kind at the most.
+        accidents.extend(match rng.random_range(0..6) {
+            0 => Some(Accident::Rollback),
+            1 => Some(Accident::RecordLoss),
+            2 => Some(Accident::Damage),
+            3 if os_durability => Some(Accident::LosePower),
+            _ => None,
+        });
         Faults {
             loss: maybe(rng, 0.1),
             duplication: maybe(rng, 0.2),
@@ -110,8 +129,8 @@ impl Faults {
             sync_us_max: [200, 5_000, 50_000][rng.random_range(0..3)],
             sync_stall: maybe(rng, 0.05),
             sync_failure: maybe(rng, 0.01),
-            os_durability: rng.random_bool(0.2),
-            accidents: all.into_iter().filter(|_| rng.random_bool(0.5)).collect(),
+            os_durability,
+            accidents,
             accident_gap_us: rng.random_range(100_000..4_000_000),
         }
     }

@@ -73,6 +73,8 @@ pub struct Operation {
     pub quorum: (usize, usize),
     /// How many primaries are sure to have taken part in the write, and in the read, if it was acknowledged or answered.
     pub strict: (usize, usize),
+    /// Whether it is a write that disks may have lost: it had one copy at the least, and one was lost.
+    pub fragile: bool,
     /// When it began, in microseconds.
     pub start: u64,
     /// When its outcome was known.

@@ -37,6 +37,8 @@
 //!   a key of which all that was ever put had been removed before. No listing shows a key that nobody put. At rest it
 //!   shows just the keys that have values (`world` compares).
 //!
+//! - A write that had one copy at the least may be lost with a disk ([`Operation::fragile`]). Nothing follows from it then.
+//!
 //! - Where fallbacks may stand in for primaries, `w` and `r` alone make no quorums overlap. What counts then is how many
 //!   primaries are sure to have taken part: as many as `pw` and `pr` ask for, or as must have since there are no more
 //!   fallbacks. Wherever quorums are said to overlap here, these numbers are meant.
@@ -108,7 +110,8 @@ pub fn judge_listings(key: &str, n: usize, history: &[Operation]) -> Vec<String>
             continue;
         }
         for put in judge.puts.values() {
-            let must_be_seen = put.acknowledged() && put.end < list.start && put.strict.0 + r > n;
+            let must_be_seen =
+                !put.fragile && put.acknowledged() && put.end < list.start && put.strict.0 + r > n;
             if must_be_seen && !judge.accounted_for(put.id, &[], list.end) {
                 found.push(format!(
                     "key {key}: listing {} (r={r}) lacks it: put {} (w={}) was acknowledged before it began",
@@ -195,7 +198,7 @@ impl<'a> Judge<'a> {
     }
 
     fn acknowledged_puts_survive(&self, at_rest: &[u64], found: &mut Vec<String>) {
-        for put in self.puts.values() {
+        for put in self.puts.values().filter(|put| !put.fragile) {
             let known = match (put.acknowledged(), self.shown.contains(&put.id)) {
                 (true, _) => "acknowledged",
                 (_, true) => "shown",
@@ -243,7 +246,8 @@ impl<'a> Judge<'a> {
     /// The writes that happened, and are sure to have removed what a put wrote: they were acknowledged, or their value was
     /// shown.
     fn removers(&self, put: &Operation) -> impl Iterator<Item = &'a Operation> {
-        let happened = |op: &Operation| op.acknowledged() || self.shown.contains(&op.id);
+        let happened =
+            |op: &Operation| !op.fragile && (op.acknowledged() || self.shown.contains(&op.id));
         self.operations
             .iter()
             .copied()
@@ -274,6 +278,7 @@ impl<'a> Judge<'a> {
     /// Whether the read that an operation began with must have found a put, or that it was removed.
     fn must_have_found(&self, op: &Operation, put: &Operation) -> bool {
         op.reads_first()
+            && !put.fragile
             && put.acknowledged()
             && put.end < op.start
             && put.strict.0 + op.strict.1 > self.n
@@ -358,7 +363,7 @@ impl<'a> Judge<'a> {
                 }
             }
             for put in self.puts.values() {
-                let overlaps = put.strict.0 + get.strict.1 > self.n;
+                let overlaps = put.strict.0 + get.strict.1 > self.n && !put.fragile;
                 if !overlaps || !put.acknowledged() || put.end >= get.start {
                     continue;
                 }
@@ -440,6 +445,7 @@ mod tests {
             ttl_us: None,
             ends: None,
             quorum: (2, 2),
+            fragile: false,
             strict: (2, 2),
             start: times.0,
             end: times.1,

@@ -125,6 +125,10 @@ struct Slot {
     jump_ms: i64,
     /// For the mutant that starts every life from the same seed.
     seed: [u8; 32],
+    /// An older copy of its disk, and when it was taken.
+    copy: Option<(u64, MemoryDisk)>,
+    /// Whether the next start finds that power was lost, with what was not synced.
+    unclean: bool,
 }
 
 /// A run in progress.
@@ -137,6 +141,8 @@ pub(crate) struct World {
     slots: Vec<Slot>,
     network: Network,
     faults: Faults,
+    /// The accidents of the first phase.
+    faults_drawn: Vec<Accident>,
     profile: Profile,
     layout: Layout,
     n: usize,
@@ -155,6 +161,8 @@ pub(crate) struct World {
     deadlines: BTreeMap<u64, Option<u64>>,
     /// Whether some clock was further off than it may be. Then deadlines mean nothing while it was.
     clocks_jumped: bool,
+    /// When disks lost something, and of which key if it was of one.
+    losses: Vec<(u64, Option<String>)>,
     pub(crate) violations: Vec<String>,
     pub(crate) events: BTreeMap<Event, u64>,
     pub(crate) accidents: BTreeMap<&'static str, u64>,
@@ -201,6 +209,7 @@ impl World {
             agenda: BTreeMap::new(),
             slots: Vec::new(),
             network: Network::new(nodes),
+            faults_drawn: faults.accidents.clone(),
             faults,
             profile: profile.clone(),
             layout,
@@ -215,6 +224,7 @@ impl World {
             dots: BTreeMap::new(),
             deadlines: BTreeMap::new(),
             clocks_jumped: false,
+            losses: Vec::new(),
             violations: Vec::new(),
             events: BTreeMap::new(),
             accidents: BTreeMap::new(),
@@ -242,6 +252,8 @@ impl World {
                 offset_ms,
                 jump_ms: 0,
                 seed,
+                copy: None,
+                unclean: false,
             });
             world.start(i);
         }
@@ -452,6 +464,7 @@ impl World {
         let node = Node::new(config, self.layout.clone(), storage, seed).expect("a sound node");
         let slot = &mut self.slots[i];
         slot.node = Some(node);
+        slot.unclean = false;
         slot.epoch += 1;
         slot.syncing = false;
         slot.poisoned = false;
@@ -479,8 +492,18 @@ impl World {
             },
             layout_json: Bytes::new(),
             upkeep: true,
-            unclean: false,
+            unclean: self.slots[i].unclean,
         }
+    }
+
+    /// A node over what is on a disk, to look at it.
+    fn peek(&self, i: usize, disk: &MemoryDisk) -> Node<MemoryStorage> {
+        let config = Config {
+            unclean: false,
+            ..self.config(i)
+        };
+        let storage = disk.copy().open();
+        Node::new(config, self.layout.clone(), storage, [0; 32]).expect("a sound node")
     }
 
     /// Stops a node at once. With `power` gone, what is not synced is lost but for a prefix of it.
@@ -783,5 +806,35 @@ impl World {
         }
         self.history.sort_by_key(|op| op.id);
         self.check_lifetimes();
+        self.excuse();
+    }
+
+    /// Takes back what is not promised where disks lost something: what had one copy may be gone; a record that is missing without a
+    /// trace is missing until that is found; and one answer alone may be of before a loss.
+    fn excuse(&mut self) {
+        let Some(last) = self.losses.iter().map(|(at, _)| *at).max() else {
+            return;
+        };
+        let first = self.losses.iter().map(|(at, _)| *at).min().unwrap_or(last);
+        let lost = |key: &str| {
+            let mut losses = self.losses.iter();
+            losses
+                .find(|(_, lost)| lost.as_deref() == Some(key))
+                .map(|(at, _)| *at)
+        };
+        let silent = self.faults_drawn.contains(&Accident::RecordLoss);
+        for op in &mut self.history {
+            let lost = match op.kind {
+                // A listing is of all keys.
+                Kind::List(_) => Some(first),
+                _ => lost(&op.key),
+            };
+            let copies = if op.acknowledged() { op.quorum.0 } else { 0 };
+            op.fragile = op.kind.is_write() && copies < 2 && (op.start <= last || lost.is_some());
+            let misses = silent && lost.is_some_and(|at| op.end >= at);
+            if misses || (op.end >= first && op.quorum.1 < 2) {
+                op.strict.1 = 0;
+            }
+        }
     }
 }

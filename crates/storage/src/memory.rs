@@ -276,6 +276,20 @@ impl MemoryDisk {
         true
     }
 
+    /// Takes a synced entry away without a trace: reading finds nothing there. An entry that is being rewritten by a batch not yet
+    /// synced is seen as long as that batch is there. Returns whether there was such an entry.
+    pub fn lose(&self, family: Family, key: &[u8]) -> bool {
+        let mut state = self.state.borrow_mut();
+        if state.synced.family_mut(family).remove(key).is_none() {
+            return false;
+        }
+        let rewritten = |batch: &Batch| batch.ops().any(|op| op.family == family && op.key == key);
+        if !state.tail.iter().any(rewritten) {
+            state.seen.family_mut(family).remove(key);
+        }
+        true
+    }
+
     /// The keys of the synced entries of a family, in order: what can be damaged.
     pub fn keys(&self, family: Family) -> Vec<Bytes> {
         let state = self.state.borrow();

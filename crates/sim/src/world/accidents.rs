@@ -3,6 +3,9 @@
 use super::*;
 use crate::faults::PAUSE_US_MAX;
 
+/// How old a copy is at the least that a directory is replaced by.
+const COPY_US_MIN: u64 = 300_000;
+
 impl World {
     pub(super) fn plan_accident(&mut self) {
         if self.faults.accidents.is_empty() {
@@ -76,6 +79,24 @@ impl World {
                 self.plan(while_us, Happening::SetClock(victim));
                 "clock jump"
             }
+            Accident::Rollback => match self.roll_back(victim) {
+                true => "rollback",
+                false => "copy of a disk",
+            },
+            Accident::RecordLoss | Accident::Damage => match self.spoil(victim, accident) {
+                true if accident == Accident::Damage => "damaged record",
+                true => "lost record",
+                false => "nothing to lose",
+            },
+            Accident::LosePower => {
+                if self.alive(victim).is_some() && self.may_lose(victim) {
+                    self.crash(victim, true);
+                    self.slots[victim].unclean = true;
+                    self.losses.push((self.now, None));
+                    self.plan(while_us, Happening::Start(victim));
+                }
+                "power loss of one under os"
+            }
             Accident::Reset => {
                 if self.alive(victim).is_some()
                     && !self.slots[victim].paused
@@ -94,5 +115,75 @@ impl World {
         self.note(b"disk full", i, u64::from(full));
         self.slots[i].full = full;
         self.pulse(i);
+    }
+
+    /// Whether a node may lose some of what it has: all others have what they ever had.
+    fn may_lose(&mut self, victim: usize) -> bool {
+        let mut slots = self.slots.iter_mut().enumerate();
+        slots.all(|(i, slot)| match &mut slot.node {
+            Some(node) => i == victim || node.refilling() == 0,
+            None => i == victim,
+        })
+    }
+
+    /// Replaces the directory of a node by a copy that was taken before, if there is one, and everybody would know. Else takes
+    /// one. Returns whether it was replaced.
+    ///
+    /// That all others remember a later state of it is part of the fault: an operator who replaces a directory by what it was a
+    /// second ago, before the node had told anybody, is not found out, and has to say it.
+    fn roll_back(&mut self, victim: usize) -> bool {
+        if self.alive(victim).is_none() || self.drops() > 0 {
+            return false;
+        }
+        let Some((at, copy)) = self.slots[victim].copy.take() else {
+            self.slots[victim].copy = Some((self.now, self.slots[victim].disk.copy()));
+            return false;
+        };
+        let old = self.peek(victim, &copy).commits();
+        let others: Vec<usize> = (0..self.slots.len()).filter(|i| *i != victim).collect();
+        let known = others.iter().all(|i| {
+            let disk = self.slots[*i].disk.copy();
+            self.peek(*i, &disk).commits_known_of(NodeId(victim as u64)) > old
+        });
+        if self.now < at + COPY_US_MIN || !known || !self.may_lose(victim) {
+            self.slots[victim].copy = Some((at, copy));
+            return false;
+        }
+        self.crash(victim, true);
+        self.slots[victim].disk = copy;
+        self.losses.push((self.now, None));
+        let delay = self.rng.random_range(10_000..PAUSE_US_MAX);
+        self.plan(delay, Happening::Start(victim));
+        true
+    }
+
+    /// A record of a node is lost or damaged on its disk, of a key that this has not befallen before.
+    fn spoil(&mut self, victim: usize, accident: Accident) -> bool {
+        let disk = self.slots[victim].disk.clone();
+        let hit = |losses: &[(u64, Option<String>)], key: &str| {
+            losses.iter().any(|(_, lost)| lost.as_deref() == Some(key))
+        };
+        let records = disk.keys(Family::Records).into_iter();
+        let records = records.filter_map(|at| {
+            let key = String::from_utf8(at.get(18..)?.to_vec()).ok()?;
+            Some((at, key)).filter(|(_, key)| !hit(&self.losses, key))
+        });
+        let records: Vec<(Bytes, String)> = records.collect();
+        let Some((at, key)) = records.choose(&mut self.rng).cloned() else {
+            return false;
+        };
+        if accident == Accident::Damage {
+            disk.corrupt(Family::Records, &at);
+        } else {
+            disk.lose(Family::Records, &at);
+            // With its entry in the tree, or without.
+            let entries = disk.keys(Family::Trees).into_iter();
+            let entry = entries.filter(|row| row.ends_with(&at[2..])).next();
+            if let Some(entry) = entry.filter(|_| self.rng.random_bool(0.5)) {
+                disk.lose(Family::Trees, &entry);
+            }
+        }
+        self.losses.push((self.now, Some(key)));
+        true
     }
 }

@@ -122,8 +122,9 @@ impl World {
             (Kind::Delete, Answer::Deleted) => Context::default(),
             _ => return,
         };
-        // Under "os" a copy need not be on disk.
-        if self.faults.os_durability {
+        // Under "os" a copy need not be on disk, and what was damaged or lost is not what was written.
+        let is_lost = |(_, key): &(u64, Option<String>)| *key == Some(op.key.clone());
+        if self.faults.os_durability || self.losses.iter().any(is_lost) {
             return;
         }
         // Nor is one that has ended by now.
@@ -201,9 +202,7 @@ impl World {
 
     /// What would be left of a key on a node's disk, should the power go now.
     pub(super) fn on_disk(&self, i: usize, generation: u32, key: &str) -> Option<(Record, DotSet)> {
-        let storage = self.slots[i].disk.copy().open();
-        let layout = self.layout.clone();
-        let node = Node::new(self.config(i), layout, storage, [0; 32]).expect("a sound node");
+        let node = self.peek(i, &self.slots[i].disk);
         let mut all = Record::new();
         let stored = node.stored_in(BUCKET, generation, key);
         for bytes in stored
