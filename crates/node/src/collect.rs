@@ -85,6 +85,9 @@ impl<S: Storage> Node<S> {
         if now < self.upkeep.collecting.next {
             return;
         }
+        let buckets = &self.buckets;
+        self.replica
+            .trim_residue(|(vnode, bucket, _)| buckets.objection(*bucket, vnode.set).is_some());
         let turns = self.upkeep.collecting.turns.iter();
         let due = turns
             .filter(|(_, (at, _))| *at <= now)

@@ -7,6 +7,7 @@ use quorate_protocol::{BucketId, VnodeId};
 use quorate_ring::{Partition, ReplicaSetId};
 use quorate_storage::{Batch, Family, Level, Storage, StorageError};
 
+use crate::judge::KeyAt;
 use crate::keys;
 use crate::replica::Replica;
 
@@ -18,24 +19,28 @@ pub(crate) fn load(
     let rows = storage.scan(Family::Meta, keys::DAMAGED, end.as_deref(), usize::MAX)?;
     let mut damaged = BTreeSet::new();
     for (row, _) in rows {
-        let named = &row[keys::DAMAGED.len()..];
-        let vnode = named.split_first_chunk().and_then(|(partition, rest)| {
-            let (set, _) = rest.split_first_chunk()?;
-            Some(VnodeId {
-                partition: Partition(u16::from_be_bytes(*partition)),
-                set: ReplicaSetId(u64::from_be_bytes(*set)),
-            })
-        });
-        let (Some(vnode), Some((bucket, key))) = (vnode, keys::of_evidence(named)) else {
+        let Some(at) = named(&row[keys::DAMAGED.len()..]) else {
             return Err(StorageError::Corrupt {
                 family: Family::Meta,
                 key: row,
                 reason: "not a row about a damaged key".to_owned(),
             });
         };
-        damaged.insert((vnode, bucket, Bytes::copy_from_slice(key)));
+        damaged.insert(at);
     }
     Ok(damaged)
+}
+
+/// The vnode, the bucket and the key that a row names.
+pub(crate) fn named(row: &[u8]) -> Option<KeyAt> {
+    let (partition, rest) = row.split_first_chunk()?;
+    let (set, _) = rest.split_first_chunk()?;
+    let vnode = VnodeId {
+        partition: Partition(u16::from_be_bytes(*partition)),
+        set: ReplicaSetId(u64::from_be_bytes(*set)),
+    };
+    let (bucket, key) = keys::of_evidence(row)?;
+    Some((vnode, bucket, Bytes::copy_from_slice(key)))
 }
 
 impl<S: Storage, W> Replica<S, W> {

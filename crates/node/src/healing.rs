@@ -109,6 +109,8 @@ impl<S: Storage, W> Replica<S, W> {
             });
         }
         let record = self.load(asked.vnode, asked.bucket, &asked.key)?;
+        let residue = self.residue_of(asked.vnode, asked.bucket, &asked.key);
+        let residue = residue.cloned().unwrap_or_default();
         let own = self.vnode(asked.vnode)?.clock();
         let vote = |(actor, counter): &(u128, u64)| {
             let dot = Dot {
@@ -120,7 +122,7 @@ impl<S: Storage, W> Replica<S, W> {
                     true => Vote::Live,
                     false => Vote::LiveUnsure,
                 }
-            } else if record.evidence().contains(dot) {
+            } else if record.evidence().contains(dot) || residue.contains(dot) {
                 Vote::Removed
             } else if intact && own.contains(dot) {
                 Vote::Lacks
@@ -160,7 +162,7 @@ impl<S: Storage, W> Replica<S, W> {
         ReplicaReply::Gone(dots.filter(|dot| is_gone(dot)).collect())
     }
 
-    /// Joins removals and says which of them are seen here and not live. To be told once [`Replica::sync`] is due.
+    /// Joins removals and says which of them hold here. To be told once [`Replica::sync`] is due.
     pub(crate) fn confirm(
         &mut self,
         vnode: VnodeId,
@@ -194,8 +196,9 @@ impl<S: Storage, W> Replica<S, W> {
                 &incoming,
                 Level::Written,
             )?;
-            let seen = self.vnode(vnode)?.seen();
-            confirmed.push(applied.record.confirmed(&removed, seen).encode());
+            // Each counter is seen, or is in the evidence.
+            debug_assert!(!removes_live(&applied.record, &removed));
+            confirmed.push(removed.encode());
         }
         Ok(confirmed)
     }
@@ -204,20 +207,20 @@ impl<S: Storage, W> Replica<S, W> {
     pub(crate) fn forget(&mut self, vnode: VnodeId, removals: &[Removal]) -> Result<u64, Refusal> {
         let (mut batch, mut touched, mut forgotten) = (Batch::new(), Vec::new(), 0);
         for removal in removals {
-            // What it has not seen would come back: it may have lost what it confirmed.
-            let removed = removed(removal)?.intersection(self.vnode(vnode)?.seen());
+            let removed = removed(removal)?;
             let mut record = self.load(vnode, removal.bucket, &removal.key)?;
             let before = Shape::of(&record);
-            if record.forget(&removed) {
-                self.put_record(
-                    vnode,
-                    removal.bucket,
-                    &removal.key,
-                    &before,
-                    &record,
-                    &mut batch,
-                );
-                touched.push(keys::record(vnode, removal.bucket, &removal.key).into());
+            let forgot = record.forget(&removed);
+            // What it has not seen would come back.
+            let mut rest = removed;
+            rest.subtract(self.vnode(vnode)?.seen());
+            rest.subtract(record.evidence());
+            let at = (vnode, removal.bucket, removal.key.clone());
+            self.leave(at, &rest, &mut batch);
+            if forgot {
+                let key = &removal.key;
+                self.put_record(vnode, removal.bucket, key, &before, &record, &mut batch);
+                touched.push(keys::record(vnode, removal.bucket, key).into());
                 forgotten += 1;
             }
         }

@@ -140,6 +140,14 @@ pub(crate) fn damaged(vnode: VnodeId, bucket: BucketId, key: &[u8]) -> Vec<u8> {
     [DAMAGED, &evidence(vnode, bucket, key)].concat()
 }
 
+/// What the keys of the rows begin with that say what is left of removals that were forgotten.
+pub(crate) const RESIDUE: &[u8] = b"residue/";
+
+/// The key of the row about one key.
+pub(crate) fn residue(vnode: VnodeId, bucket: BucketId, key: &[u8]) -> Vec<u8> {
+    [RESIDUE, &evidence(vnode, bucket, key)].concat()
+}
+
 /// The key of a row in the index of deadlines: the deadline, and the key of the record that has a value with it.
 pub(crate) fn deadline(expires_ms: u64, record: &[u8]) -> Vec<u8> {
     [&expires_ms.to_be_bytes()[..], record].concat()

@@ -38,6 +38,7 @@ mod read;
 mod reclaim;
 mod replica;
 mod requests;
+mod residue;
 mod returning;
 mod scan;
 mod sloppy;

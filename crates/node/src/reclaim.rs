@@ -58,7 +58,7 @@ impl ReclaimJob {
             let from = from.unwrap_or_else(|| keys::records_of(partition, self.before.life(0)));
             let to = keys::records_of(partition, self.before);
             let mut last = None;
-            storage.visit(Family::Records, &from, Some(&to), &mut |key, record| {
+            let visited = storage.visit(Family::Records, &from, Some(&to), &mut |key, record| {
                 batch.delete(Family::Records, Bytes::copy_from_slice(key));
                 take_entries(key, partition, sets, &mut batch);
                 // Of a record that makes no sense the rows go when their time has come.
@@ -71,7 +71,16 @@ impl ReclaimJob {
                 }
                 last = Some([key, &[0]].concat());
                 ControlFlow::Break(())
-            })?;
+            });
+            match visited {
+                // Nobody needs it any more, readable or not.
+                Err(StorageError::Corrupt { key, .. }) if key >= from && key < to => {
+                    take_entries(&key, partition, sets, &mut batch);
+                    last = Some([&key[..], &[0]].concat());
+                    batch.delete(Family::Records, key);
+                }
+                visited => visited?,
+            }
             if last.is_none() {
                 self.rest.pop();
             }

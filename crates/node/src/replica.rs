@@ -16,8 +16,10 @@ use rand_chacha::ChaCha12Rng;
 
 use crate::damage;
 use crate::expiry::{Moment, Sweep};
+use crate::judge::KeyAt;
 use crate::keys;
 use crate::lineage::Lineage;
+use crate::residue;
 use crate::trees::{LoadingTree, Shape};
 use crate::vitals::Full;
 use crate::vnode::Vnode;
@@ -77,6 +79,9 @@ pub(crate) struct Replica<S, W> {
     pub(crate) pulls: BTreeMap<Bytes, bool>,
     /// Keys whose record was damaged or lost, and is not made good yet (rule R18).
     pub(crate) damaged: BTreeSet<(VnodeId, BucketId, Bytes)>,
+    /// What is left of removals whose evidence was forgotten, and where trimming it goes on.
+    pub(crate) residue: BTreeMap<KeyAt, DotSet>,
+    pub(crate) trimmed: Option<KeyAt>,
     /// While a vnode that has lost state exchanges with another replica: what that one had seen when it began. See
     /// [`Replica::filters`].
     pub(crate) filter: Option<(VnodeId, DotSet)>,
@@ -119,6 +124,7 @@ impl<S: Storage, W> Replica<S, W> {
     pub(crate) fn new(storage: S, mut rng: ChaCha12Rng) -> Result<Self, StorageError> {
         let lineage = Lineage::load(&storage, &mut rng)?;
         let damaged = damage::load(&storage)?;
+        let residue = residue::load(&storage)?;
         Ok(Replica {
             storage,
             vnodes: BTreeMap::new(),
@@ -126,6 +132,8 @@ impl<S: Storage, W> Replica<S, W> {
             pending: BTreeSet::new(),
             pulls: BTreeMap::new(),
             damaged,
+            residue,
+            trimmed: None,
             filter: None,
             lineage,
             others: None,
@@ -541,13 +549,19 @@ impl<S: Storage, W> Replica<S, W> {
             alive.drop_expired(dead_ms);
             alive
         });
+        let recalled = self.recalled(id, bucket, key, incoming);
+        if let Some(removed) = &recalled {
+            let mut evidence = record.evidence().clone();
+            evidence.join(removed);
+            record = Record::from_parts(record.live().to_vec(), evidence);
+        }
         let filters = self.filters(id);
         let vnode = self.vnodes.get(&id).expect("it was just loaded");
         let alive = alive.as_ref().unwrap_or(incoming);
         let seen = filters.as_ref().unwrap_or(vnode.seen());
         let change = record.admit(alive, vnode.clock(), seen);
         let kept_out = change.late.iter().any(|dot| !vnode.clock().contains(*dot));
-        let changed = dropped > 0 || !change.is_none();
+        let changed = dropped > 0 || recalled.is_some() || !change.is_none();
         if !change.added.is_empty() {
             // Wholly or not at all: with the removals taken and the value not, this replica would show neither.
             self.has_room()?;

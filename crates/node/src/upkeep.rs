@@ -271,7 +271,14 @@ impl<S: Storage> Node<S> {
             },
             Upkeep::Evidence(asked) => {
                 let from = asked.from.map(|from| from.to_vec());
+                let is_last = |next: &Option<Vec<u8>>| next.is_none();
                 let found = self.replica.evidence_of(asked.vnode, from, UPKEEP_KEYS_MAX);
+                let found = found.map(|(mut removals, next)| {
+                    if is_last(&next) {
+                        removals.extend(self.replica.residue_in(asked.vnode));
+                    }
+                    (removals, next)
+                });
                 found.map(|(removals, next)| UpkeepReply::Evidence(removals, next.map(Into::into)))
             }
             Upkeep::Reconcile(asked) => {
