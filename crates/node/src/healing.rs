@@ -167,6 +167,7 @@ impl<S: Storage, W> Replica<S, W> {
         &mut self,
         vnode: VnodeId,
         removals: &[Removal],
+        over: &[bool],
     ) -> Result<Vec<Bytes>, Refusal> {
         if !self.is_intact(vnode)? {
             return Err(Refusal::Corrupt(
@@ -174,8 +175,13 @@ impl<S: Storage, W> Replica<S, W> {
             ));
         }
         let mut confirmed = Vec::with_capacity(removals.len());
-        for removal in removals {
+        for (removal, over) in removals.iter().zip(over) {
             let removed = removed(removal)?;
+            if *over {
+                // Nobody is shown anything of it any more.
+                confirmed.push(removed.encode());
+                continue;
+            }
             if self.is_damaged(vnode, removal.bucket, &removal.key) {
                 confirmed.push(DotSet::new().encode());
                 continue;
@@ -204,9 +210,15 @@ impl<S: Storage, W> Replica<S, W> {
     }
 
     /// Forgets evidence that every replica has confirmed. Returns of how many keys there was any.
-    pub(crate) fn forget(&mut self, vnode: VnodeId, removals: &[Removal]) -> Result<u64, Refusal> {
+    pub(crate) fn forget(
+        &mut self,
+        vnode: VnodeId,
+        removals: &[Removal],
+        over: &[bool],
+    ) -> Result<u64, Refusal> {
         let (mut batch, mut touched, mut forgotten) = (Batch::new(), Vec::new(), 0);
-        for removal in removals {
+        let rest = removals.iter().zip(over).filter(|(_, over)| !**over);
+        for (removal, _) in rest {
             let removed = removed(removal)?;
             let mut record = self.load(vnode, removal.bucket, &removal.key)?;
             let before = Shape::of(&record);

@@ -9,8 +9,8 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use quorate_protocol::{
-    BucketId, Header, KeyRecord, Message, Refusal, ReplicaReply, ReplicaRequest, RequestId,
-    UPKEEP_KEYS_MAX, Upkeep, UpkeepReply, VnodeId,
+    BucketId, Header, KeyRecord, Message, Refusal, Removals, ReplicaReply, ReplicaRequest,
+    RequestId, UPKEEP_KEYS_MAX, Upkeep, UpkeepReply, VnodeId,
 };
 use quorate_ring::{NodeId, Partition, ReplicaSetId};
 use quorate_storage::{Batch, Family, Storage};
@@ -293,7 +293,8 @@ impl<S: Storage> Node<S> {
                 testimony.map(UpkeepReply::Testimony)
             }
             Upkeep::Confirm(asked) => {
-                let confirmed = self.replica.confirm(asked.vnode, &asked.keys);
+                let over = self.are_over(&asked);
+                let confirmed = self.replica.confirm(asked.vnode, &asked.keys, &over);
                 let reply = match confirmed {
                     Ok(confirmed) => {
                         ReplicaReply::Upkeep(Box::new(UpkeepReply::Confirmed(confirmed)))
@@ -306,7 +307,8 @@ impl<S: Storage> Node<S> {
                 return;
             }
             Upkeep::Forget(asked) => {
-                let forgotten = self.replica.forget(asked.vnode, &asked.keys);
+                let over = self.are_over(&asked);
+                let forgotten = self.replica.forget(asked.vnode, &asked.keys, &over);
                 forgotten.map(|keys| {
                     for _ in 0..keys {
                         out.push(Output::Event(Event::Forgotten));
@@ -323,6 +325,14 @@ impl<S: Storage> Node<S> {
         if let Some((waiter, reply)) = self.replica.once_written(reply, waiter) {
             tell(waiter, reply, &mut self.local, out);
         }
+    }
+
+    /// Which of these are of lives of buckets that are over here: nothing is written of them any more.
+    fn are_over(&mut self, asked: &Removals) -> Vec<bool> {
+        let set = asked.vnode.set;
+        let keys = asked.keys.iter();
+        keys.map(|removal| !matches!(self.may_touch(removal.bucket, set), Ok(true)))
+            .collect()
     }
 
     fn take_on_upkeep(&mut self, waiter: Waiter, job: Job, out: &mut Vec<Output>) {
