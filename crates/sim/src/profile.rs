@@ -99,11 +99,25 @@ pub enum Mutant {
     SkipHintFlush,
     /// What a fallback keeps counts for `pw`.
     CountFallbackForPw,
+    /// Evidence is forgotten although the last replica was not asked (against rule R5).
+    CollectWithoutAsking,
+    /// Who never had a value, or has lost state, votes as who had it and lacks it (against rule R3).
+    LetAllVote,
+    /// Nobody votes for a removal, so that every copy that comes late is given back (against rule R3).
+    GiveAllBack,
+    /// Nobody remembers how far another's store was (against rule R2).
+    ForgetCommits,
+    /// What is removed and not collected is no part of an exchange (against rule R14).
+    AdoptWithoutEvidence,
+    /// A replica of a read never says that a value it lacks was there.
+    RecallNothing,
+    /// Exchanges say that they have joined what differs, and do nothing.
+    ExchangeNothing,
 }
 
 impl Mutant {
     /// Every mutant.
-    pub const ALL: [Mutant; 15] = [
+    pub const ALL: [Mutant; 22] = [
         Mutant::DropContexts,
         Mutant::ReuseCounter,
         Mutant::AckBeforeSync,
@@ -119,5 +133,12 @@ impl Mutant {
         Mutant::LoseTtl,
         Mutant::SkipHintFlush,
         Mutant::CountFallbackForPw,
+        Mutant::CollectWithoutAsking,
+        Mutant::LetAllVote,
+        Mutant::GiveAllBack,
+        Mutant::ForgetCommits,
+        Mutant::AdoptWithoutEvidence,
+        Mutant::RecallNothing,
+        Mutant::ExchangeNothing,
     ];
 }

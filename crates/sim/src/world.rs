@@ -17,7 +17,7 @@ use quorate_node::{
 };
 use quorate_protocol::{
     Answer, BucketId, Get, Header, List, Message, Options, Quorum, Refusal, ReplicaReply,
-    ReplicaRequest, Request, decode_value,
+    ReplicaRequest, Request, Upkeep, UpkeepReply, Vote, decode_value,
 };
 use quorate_ring::{ClusterId, Layout, LayoutSpec, NodeId, NodeSpec};
 use quorate_storage::memory::{MemoryDisk, MemoryStorage};

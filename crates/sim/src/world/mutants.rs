@@ -42,6 +42,7 @@ impl World {
         to: usize,
         message: Message,
     ) -> Option<Message> {
+        let message = self.mutate_upkeep(from, to, message)?;
         let message = match (self.profile.mutant, message) {
             (Some(Mutant::DropUnheard), Message::Replica(id, _, ReplicaRequest::Bucket(_))) => {
                 let joined = ReplicaReply::Merged { synced: true };
@@ -101,5 +102,65 @@ impl World {
             _ => {}
         }
         Some(Message::Replica(id, header, ReplicaRequest::Merge(merge)))
+    }
+
+    /// Defects of what replicas do for each other's sake.
+    fn mutate_upkeep(&mut self, from: usize, to: usize, message: Message) -> Option<Message> {
+        let Some(mutant) = self.profile.mutant else {
+            return Some(message);
+        };
+        match message {
+            Message::Replica(id, header, ReplicaRequest::Upkeep(asked)) => {
+                let reply = match (mutant, &*asked) {
+                    (Mutant::CollectWithoutAsking, Upkeep::Confirm(removals))
+                        if self.seats_of_partition(removals.vnode.partition).last()
+                            == Some(&to) =>
+                    {
+                        let keys = removals.keys.iter();
+                        UpkeepReply::Confirmed(keys.map(|key| key.dots.clone()).collect())
+                    }
+                    (Mutant::ExchangeNothing, Upkeep::Reconcile(reconcile)) => {
+                        let records = reconcile.records.iter();
+                        UpkeepReply::Records(records.map(|r| r.record.clone()).collect())
+                    }
+                    _ => {
+                        let request = ReplicaRequest::Upkeep(asked);
+                        return Some(Message::Replica(id, header, request));
+                    }
+                };
+                let reply = ReplicaReply::Upkeep(Box::new(reply));
+                self.send(to, from, Message::Reply(id, reply));
+                None
+            }
+            Message::Reply(id, ReplicaReply::Upkeep(mut reply)) => {
+                match (mutant, &mut *reply) {
+                    (Mutant::LetAllVote, UpkeepReply::Testimony(testimony)) => {
+                        for vote in &mut testimony.votes {
+                            if *vote == Vote::Abstain {
+                                *vote = Vote::Lacks;
+                            }
+                        }
+                    }
+                    (Mutant::GiveAllBack, UpkeepReply::Testimony(testimony)) => {
+                        for vote in &mut testimony.votes {
+                            if matches!(vote, Vote::Lacks | Vote::Removed) {
+                                *vote = Vote::Abstain;
+                            }
+                        }
+                    }
+                    (Mutant::ForgetCommits, UpkeepReply::Known(before)) => *before = 0,
+                    (Mutant::AdoptWithoutEvidence, UpkeepReply::Evidence(removals, next)) => {
+                        removals.clear();
+                        *next = None;
+                    }
+                    _ => {}
+                }
+                Some(Message::Reply(id, ReplicaReply::Upkeep(reply)))
+            }
+            Message::Reply(id, ReplicaReply::Gone(_)) if mutant == Mutant::RecallNothing => {
+                Some(Message::Reply(id, ReplicaReply::Gone(Vec::new())))
+            }
+            message => Some(message),
+        }
     }
 }
