@@ -15,7 +15,7 @@ use quorate_ring::{Partition, ReplicaSetId};
 use quorate_storage::{Batch, Family, Level, Storage, StorageError};
 
 use crate::keys;
-use crate::replica::{Replica, decode, unreadable};
+use crate::replica::{Replica, Source, decode, unreadable};
 use crate::trees::Shape;
 
 /// The most keys whose absence is remembered until it is judged. Others are found again by the next exchange.
@@ -71,7 +71,7 @@ impl<S: Storage, W> Replica<S, W> {
             theirs.bucket,
             &theirs.key,
             record,
-            &incoming,
+            (&incoming, Source::Replica),
             Level::Written,
         )?;
         self.right_leaf(vnode, theirs.bucket, &theirs.key, &applied.record)?;
@@ -100,6 +100,13 @@ impl<S: Storage, W> Replica<S, W> {
 
     /// What this replica knows of some dots (rule R3).
     pub(crate) fn testify(&mut self, asked: &Testify) -> Result<Testimony, Refusal> {
+        // It will know in a moment whether it has lost state, and what it holds is as good as another's until then: whoever takes it for
+        // one that has lost state may remove what it alone still has.
+        if !self.is_verified() {
+            return Err(Refusal::Corrupt(
+                "this replica has not heard yet whether it has lost state".to_owned(),
+            ));
+        }
         let intact = self.is_intact(asked.vnode)?;
         let damaged = self.is_damaged(asked.vnode, asked.bucket, &asked.key);
         if damaged {
@@ -199,7 +206,7 @@ impl<S: Storage, W> Replica<S, W> {
                 removal.bucket,
                 &removal.key,
                 record,
-                &incoming,
+                (&incoming, Source::Replica),
                 Level::Written,
             )?;
             // Each counter is seen, or is in the evidence.

@@ -336,7 +336,7 @@ impl<S: Storage, W> Replica<S, W> {
             merge.bucket,
             &merge.key,
             record,
-            &incoming,
+            (&incoming, Source::Write),
             level,
         )
         .and_then(|applied| match applied.kept_out {
@@ -381,7 +381,15 @@ impl<S: Storage, W> Replica<S, W> {
         });
         let delta = Record::from_parts(put.into_iter().collect(), write.removed);
         let level = level_of(write.durable);
-        let applied = self.apply(write.vnode, write.bucket, &write.key, record, &delta, level)?;
+        let delta_of = (&delta, Source::Write);
+        let applied = self.apply(
+            write.vnode,
+            write.bucket,
+            &write.key,
+            record,
+            delta_of,
+            level,
+        )?;
         Ok((
             applied.due,
             Written {
@@ -533,7 +541,7 @@ impl<S: Storage, W> Replica<S, W> {
         bucket: BucketId,
         key: &[u8],
         mut record: Record,
-        incoming: &Record,
+        (incoming, source): (&Record, Source),
         level: Level,
     ) -> Result<Applied, Refusal> {
         let at = Bytes::from(keys::record(id, bucket, key));
@@ -559,7 +567,13 @@ impl<S: Storage, W> Replica<S, W> {
         let vnode = self.vnodes.get(&id).expect("it was just loaded");
         let alive = alive.as_ref().unwrap_or(incoming);
         let seen = filters.as_ref().unwrap_or(vnode.seen());
-        let change = record.admit(alive, vnode.clock(), seen);
+        // Where a value is gone by loss, its removal must be kept like any other.
+        let nothing = DotSet::new();
+        let known = match source {
+            Source::Write => &nothing,
+            Source::Replica => vnode.clock(),
+        };
+        let change = record.admit(alive, known, seen);
         let kept_out = change.late.iter().any(|dot| !vnode.clock().contains(*dot));
         let changed = dropped > 0 || recalled.is_some() || !change.is_none();
         if !change.added.is_empty() {
@@ -615,6 +629,16 @@ impl<S: Storage, W> Replica<S, W> {
         self.unwritten.insert(at.clone(), self.last);
         self.commits.push_back((self.last, at));
     }
+}
+
+/// Where a record comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Source {
+    /// A client's write, a copy of one that was late, or the repair of a read: its removals are kept, whatever is known of them here.
+    Write,
+    /// Another replica in an exchange, or whoever collects: a removal of what was here and is gone is not taken again, or it would
+    /// go to and fro between those that have forgotten it and those that have not.
+    Replica,
 }
 
 /// What came of joining something into a record.
