@@ -398,12 +398,18 @@ impl<S: Storage> Node<S> {
         self.replica.lineage.known_of(node)
     }
 
-    /// What keeps late copies from the vnode of a key. For the simulator's checks.
+    /// What keeps late copies from a key, in one life of its bucket. For the simulator's checks.
     ///
     /// # Errors
     /// If it cannot be read.
-    pub fn seen_of(&self, bucket: &str, key: &str) -> Result<DotSet, StorageError> {
-        self.replica.seen(self.target(bucket, key).vnode)
+    pub fn seen_of(&self, bucket: &str, life: u32, key: &str) -> Result<DotSet, StorageError> {
+        let vnode = self.target(bucket, key).vnode;
+        let mut seen = self.replica.seen(vnode)?;
+        let id = BucketId::new(bucket, life);
+        if let Some(residue) = self.replica.residue_of(vnode, id, key.as_bytes()) {
+            seen.join(residue);
+        }
+        Ok(seen)
     }
 
     /// The record of a key on this replica, encoded, if it has one. For tests and for the simulator's checks.

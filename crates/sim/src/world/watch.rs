@@ -123,7 +123,8 @@ impl World {
             _ => return,
         };
         // Under "os" a copy need not be on disk, and what was damaged or lost is not what was written.
-        let is_lost = |(_, key): &(u64, Option<String>)| *key == Some(op.key.clone());
+        let is_lost =
+            |(_, key): &(u64, Option<String>)| key.as_ref().is_none_or(|key| *key == op.key);
         if self.faults.os_durability || self.losses.iter().any(is_lost) {
             return;
         }
@@ -211,7 +212,7 @@ impl World {
         {
             all.merge(&Record::decode(&bytes).ok()?);
         }
-        let seen = node.seen_of(BUCKET, key).ok()?;
+        let seen = node.seen_of(BUCKET, generation, key).ok()?;
         Some((all, seen))
     }
 }
