@@ -319,7 +319,10 @@ impl ReadConversation {
             let mut doubts = Vec::new();
             for (holder, held) in self.records() {
                 let asked = self.asked.get(&holder).map_or(0, |a| a.input);
-                let later = |n: NodeId| self.heard_at.get(&n).is_some_and(|at| asked < *at);
+                // Nobody waits for a fallback before a removal is forgotten.
+                let always = self.stand_ins.has(holder);
+                let later =
+                    |n: NodeId| always || self.heard_at.get(&n).is_some_and(|at| asked < *at);
                 for dot in held.live().iter().map(|s| s.span.dot) {
                     if self.records().any(|(_, r)| r.evidence().contains(dot)) {
                         continue;
