@@ -105,22 +105,24 @@ fn variant(message: &Message) -> String {
         Message::Request(_, _, Request::Buckets) => "request 6".to_owned(),
         Message::Request(_, _, Request::Status) => "request 7".to_owned(),
         Message::Replica(_, _, ReplicaRequest::Upkeep(asked)) => match &**asked {
-            Upkeep::Hello(_) => "replica 7 hello".to_owned(),
-            Upkeep::Root(_) => "replica 7 root".to_owned(),
-            Upkeep::Parts(_) => "replica 7 parts".to_owned(),
-            Upkeep::Reconcile(_) => "replica 7 reconcile".to_owned(),
-            Upkeep::Testify(_) => "replica 7 testify".to_owned(),
-            Upkeep::Confirm(_) => "replica 7 confirm".to_owned(),
-            Upkeep::Forget(_) => "replica 7 forget".to_owned(),
+            Upkeep::Hello(_) => "replica 6 hello".to_owned(),
+            Upkeep::Root(_) => "replica 6 root".to_owned(),
+            Upkeep::Parts(_) => "replica 6 parts".to_owned(),
+            Upkeep::Evidence(_) => "replica 6 evidence".to_owned(),
+            Upkeep::Reconcile(_) => "replica 6 reconcile".to_owned(),
+            Upkeep::Testify(_) => "replica 6 testify".to_owned(),
+            Upkeep::Confirm(_) => "replica 6 confirm".to_owned(),
+            Upkeep::Forget(_) => "replica 6 forget".to_owned(),
         },
         Message::Reply(_, ReplicaReply::Upkeep(reply)) => match &**reply {
-            UpkeepReply::Known(_) => "reply 9 known".to_owned(),
-            UpkeepReply::Root(..) => "reply 9 root".to_owned(),
-            UpkeepReply::Parts(_) => "reply 9 parts".to_owned(),
-            UpkeepReply::Records(_) => "reply 9 records".to_owned(),
-            UpkeepReply::Testimony(_) => "reply 9 testimony".to_owned(),
-            UpkeepReply::Confirmed(_) => "reply 9 confirmed".to_owned(),
-            UpkeepReply::Forgotten => "reply 9 forgotten".to_owned(),
+            UpkeepReply::Known(_) => "reply 7 known".to_owned(),
+            UpkeepReply::Root(..) => "reply 7 root".to_owned(),
+            UpkeepReply::Parts(_) => "reply 7 parts".to_owned(),
+            UpkeepReply::Evidence(..) => "reply 7 evidence".to_owned(),
+            UpkeepReply::Records(_) => "reply 7 records".to_owned(),
+            UpkeepReply::Testimony(_) => "reply 7 testimony".to_owned(),
+            UpkeepReply::Confirmed(_) => "reply 7 confirmed".to_owned(),
+            UpkeepReply::Forgotten => "reply 7 forgotten".to_owned(),
         },
         Message::Answer(_, Answer::Stored { .. }) => "answer 0".to_owned(),
         Message::Answer(_, Answer::Found { .. }) => "answer 1".to_owned(),
@@ -140,6 +142,7 @@ fn variant(message: &Message) -> String {
         Message::Replica(_, _, ReplicaRequest::Status) => "replica 5".to_owned(),
         Message::Replica(_, _, ReplicaRequest::Merge(_)) => "replica 0".to_owned(),
         Message::Replica(_, _, ReplicaRequest::Read(_)) => "replica 1".to_owned(),
+        Message::Replica(_, _, ReplicaRequest::Recall(_)) => "replica 7".to_owned(),
         Message::Reply(_, ReplicaReply::Merged { .. }) => "reply 0".to_owned(),
         Message::Reply(_, ReplicaReply::Record(_)) => "reply 1".to_owned(),
         Message::Reply(_, ReplicaReply::Digest(_)) => "reply 2".to_owned(),
@@ -147,6 +150,7 @@ fn variant(message: &Message) -> String {
         Message::Reply(_, ReplicaReply::Bucket(_)) => "reply 4".to_owned(),
         Message::Reply(_, ReplicaReply::Buckets(_)) => "reply 5".to_owned(),
         Message::Reply(_, ReplicaReply::Status(_)) => "reply 6".to_owned(),
+        Message::Reply(_, ReplicaReply::Gone(_)) => "reply 8".to_owned(),
         Message::Reply(_, ReplicaReply::Refused(why)) => format!("reply refused {}", refusal(why)),
     }
 }
@@ -157,8 +161,13 @@ fn every_variant_has_a_specimen() {
         .iter()
         .map(|(_, m)| variant(m))
         .collect();
-    let refusals = 19;
-    assert_eq!(covered.len(), 12 + 11 + 6 + 7 + 2 * refusals, "{covered:?}");
+    let (refusals, upkeep) = (19, 8);
+    let others = 12 + 11 + 7 + 8;
+    assert_eq!(
+        covered.len(),
+        others + 2 * upkeep + 2 * refusals,
+        "{covered:?}"
+    );
 }
 
 #[test]

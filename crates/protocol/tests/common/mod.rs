@@ -5,6 +5,8 @@
 // Each test binary takes what it needs.
 #![allow(dead_code)]
 
+mod upkeep;
+
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::option;
@@ -432,6 +434,14 @@ fn replica_request() -> BoxedStrategy<ReplicaRequest> {
                 })
             }
         ),
+        (target(), upkeep::dots()).prop_map(|((vnode, bucket, key), dots)| {
+            ReplicaRequest::Recall(Recall {
+                vnode,
+                bucket,
+                key,
+                dots,
+            })
+        }),
         (target(), bytes(), bytes(), any::<u32>()).prop_map(
             |((vnode, bucket, partitions), prefix, after, limit)| {
                 ReplicaRequest::Scan(Scan {
@@ -471,6 +481,7 @@ fn reply() -> BoxedStrategy<ReplicaReply> {
         option::of(vec(entry(), 0..3)).prop_map(ReplicaReply::Buckets),
         status().prop_map(|status| ReplicaReply::Status(Box::new(status))),
         upkeep::reply().prop_map(|reply| ReplicaReply::Upkeep(Box::new(reply))),
+        upkeep::dots().prop_map(ReplicaReply::Gone),
     ]
     .boxed()
 }
@@ -868,6 +879,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
         ("buckets", ReplicaReply::Buckets(Some(vec![entry.clone()]))),
         ("buckets-same", ReplicaReply::Buckets(None)),
         ("status", ReplicaReply::Status(Box::new(node_status))),
+        ("gone", ReplicaReply::Gone(vec![(0x2a, 7), (u128::MAX, 1)])),
     ];
     let upkeep = upkeep::replies();
     replies.extend(upkeep.map(|(name, reply)| (name, ReplicaReply::Upkeep(Box::new(reply)))));
@@ -885,7 +897,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
     let bucket = BucketId([0xb0; 16]);
     let key = Bytes::from_static(b"ann");
     let record = Bytes::from_static(&[1, 0, 0]);
-    let replica_requests = [
+    let mut replica_requests = vec![
         (
             "merge",
             ReplicaRequest::Merge(Merge {
@@ -909,6 +921,15 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
             }),
         ),
         (
+            "recall",
+            ReplicaRequest::Recall(Recall {
+                vnode,
+                bucket,
+                key,
+                dots: vec![(0x2a, 7), (u128::MAX, 1)],
+            }),
+        ),
+        (
             "scan",
             ReplicaRequest::Scan(Scan {
                 set: vnode.set,
@@ -926,6 +947,9 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
         ),
         ("status", ReplicaRequest::Status),
     ];
+    let upkeep = upkeep::requests().into_iter();
+    replica_requests
+        .extend(upkeep.map(|(name, asked)| (name, ReplicaRequest::Upkeep(Box::new(asked)))));
 
     let mut all = Vec::new();
     for (name, request) in requests {
