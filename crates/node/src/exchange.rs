@@ -20,7 +20,6 @@ use quorate_storage::Storage;
 use rand::Rng;
 
 use crate::api::{Event, Output};
-use crate::healing::removes_live;
 use crate::node::Node;
 use crate::replica::decode;
 use crate::time::Time;
@@ -320,8 +319,8 @@ impl<S: Storage> Node<S> {
         self.ask_upkeep(now, peer, asked, Purpose::Exchange, out);
     }
 
-    /// Joins what is removed there. Returns the keys of which something is live here that is removed there: whose whole records
-    /// are to be joined, so that what stands in its place comes with the removal.
+    /// Joins what is removed there. Returns the keys of which something was removed there that is live here, or never came: whose whole
+    /// records are to be joined, so that what stands in its place comes with the removal.
     fn take_evidence(
         &mut self,
         vnode: VnodeId,
@@ -334,7 +333,12 @@ impl<S: Storage> Node<S> {
                 .replica
                 .load(vnode, removal.bucket, &removal.key)
                 .ok()?;
-            if removes_live(&record, &removed) {
+            let (bucket, key) = (removal.bucket, &removal.key);
+            if self
+                .replica
+                .is_news(vnode, bucket, key, &record, &removed)
+                .ok()?
+            {
                 keys.push((removal.bucket, removal.key));
                 continue;
             }

@@ -169,6 +169,29 @@ impl<S: Storage, W> Replica<S, W> {
         ReplicaReply::Gone(dots.filter(|dot| is_gone(dot)).collect())
     }
 
+    /// Whether a removal would change what this replica answers: it takes something that is live here, or keeps out what has not come
+    /// yet. Then it must not be taken without what stands in the place of what it removes. A put that reached one replica may have removed what
+    /// only another shows: a third that knew of the removal alone would take from a reader the old value, and have no new one for it.
+    pub(crate) fn is_news(
+        &mut self,
+        vnode: VnodeId,
+        bucket: BucketId,
+        key: &[u8],
+        record: &Record,
+        removed: &DotSet,
+    ) -> Result<bool, Refusal> {
+        if record.live().iter().any(|s| removed.contains(s.span.dot)) {
+            return Ok(true);
+        }
+        let mut unheard = removed.clone();
+        unheard.subtract(self.vnode(vnode)?.seen());
+        unheard.subtract(record.evidence());
+        if let Some(residue) = self.residue_of(vnode, bucket, key) {
+            unheard.subtract(residue);
+        }
+        Ok(!unheard.is_empty())
+    }
+
     /// Joins removals and says which of them hold here. To be told once [`Replica::sync`] is due.
     pub(crate) fn confirm(
         &mut self,
@@ -196,7 +219,7 @@ impl<S: Storage, W> Replica<S, W> {
             let record = self.load(vnode, removal.bucket, &removal.key)?;
             // A removal without what came in the place of what it removes would leave this replica showing neither. Whoever
             // collects sends both, and confirms anew.
-            if removes_live(&record, &removed) {
+            if self.is_news(vnode, removal.bucket, &removal.key, &record, &removed)? {
                 confirmed.push(DotSet::new().encode());
                 continue;
             }
@@ -210,7 +233,13 @@ impl<S: Storage, W> Replica<S, W> {
                 Level::Written,
             )?;
             // Each counter is seen, or is in the evidence.
-            debug_assert!(!removes_live(&applied.record, &removed));
+            debug_assert!(
+                applied
+                    .record
+                    .live()
+                    .iter()
+                    .all(|s| !removed.contains(s.span.dot))
+            );
             confirmed.push(removed.encode());
         }
         Ok(confirmed)
@@ -443,11 +472,6 @@ impl<S: Storage, W> Replica<S, W> {
             "nothing has failed before the first commit"
         );
     }
-}
-
-/// Whether a removal takes something that is live.
-pub(crate) fn removes_live(record: &Record, removed: &DotSet) -> bool {
-    record.live().iter().any(|s| removed.contains(s.span.dot))
 }
 
 /// The dots of a removal that was sent.
