@@ -192,6 +192,18 @@ impl<S: Storage, W> Replica<S, W> {
         Ok(!unheard.is_empty())
     }
 
+    /// Dots of this vnode's keys were found to be removed. Each of them is exact, which in a run of evidence only the last is; a copy that
+    /// comes again once the evidence is forgotten is then known for what it is, and not looked into for ever.
+    pub(crate) fn note_removed(&mut self, vnode: VnodeId, removed: &[Dot]) {
+        let mut batch = Batch::new();
+        if let Some(vnode) = self.vnodes.get_mut(&vnode) {
+            vnode.hold(removed.iter().copied(), &mut batch);
+        }
+        if !batch.is_empty() {
+            self.commit_numbered(batch, Level::Written);
+        }
+    }
+
     /// Joins removals and says which of them hold here. To be told once [`Replica::sync`] is due.
     pub(crate) fn confirm(
         &mut self,

@@ -167,7 +167,7 @@ impl<S: Storage> Node<S> {
         let (vnode, bucket, key) = at;
         let primaries = self.primaries(*vnode);
         let undisturbed = self.replica.end_pull(*vnode, *bucket, key);
-        let (mut removed, mut kept) = (DotSet::new(), DotSet::new());
+        let (mut removed, mut kept) = (Vec::new(), DotSet::new());
         for (i, dot) in hearing.dots.iter().enumerate() {
             let votes: Vec<Option<Vote>> = primaries
                 .iter()
@@ -175,7 +175,7 @@ impl<S: Storage> Node<S> {
                 .collect();
             match verdict(&votes) {
                 Verdict::Remove => {
-                    removed.insert(*dot);
+                    removed.push(*dot);
                 }
                 Verdict::Keep => {
                     kept.insert(*dot);
@@ -185,8 +185,13 @@ impl<S: Storage> Node<S> {
         }
         if !removed.is_empty() {
             out.push(Output::Event(Event::AbsenceUpheld));
+            self.replica.note_removed(*vnode, &removed);
+            let mut evidence = DotSet::new();
+            for dot in removed {
+                evidence.insert(dot);
+            }
             // With what stands in its place, or whoever has nothing else would show nothing.
-            let mut all = Record::from_parts(Vec::new(), removed);
+            let mut all = Record::from_parts(Vec::new(), evidence);
             for testimony in hearing.told.values() {
                 if let Ok(record) = decode(&testimony.record) {
                     all.merge(&record);

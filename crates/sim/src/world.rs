@@ -7,7 +7,7 @@ mod rest;
 mod status;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -163,6 +163,8 @@ pub(crate) struct World {
     clocks_jumped: bool,
     /// When disks lost something, and of which key if it was of one.
     losses: Vec<(u64, Option<String>)>,
+    /// Who has ever lost what was on its disk.
+    lost_disks: BTreeSet<usize>,
     pub(crate) violations: Vec<String>,
     pub(crate) events: BTreeMap<Event, u64>,
     pub(crate) accidents: BTreeMap<&'static str, u64>,
@@ -225,6 +227,7 @@ impl World {
             deadlines: BTreeMap::new(),
             clocks_jumped: false,
             losses: Vec::new(),
+            lost_disks: BTreeSet::new(),
             violations: Vec::new(),
             events: BTreeMap::new(),
             accidents: BTreeMap::new(),

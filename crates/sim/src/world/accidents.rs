@@ -92,6 +92,7 @@ impl World {
                 if self.alive(victim).is_some() && self.may_lose(victim) {
                     self.crash(victim, true);
                     self.slots[victim].unclean = true;
+                    self.lost_disks.insert(victim);
                     self.losses.push((self.now, None));
                     self.plan(while_us, Happening::Start(victim));
                 }
@@ -117,8 +118,13 @@ impl World {
         self.pulse(i);
     }
 
-    /// Whether a node may lose some of what it has: all others have what they ever had.
+    /// Whether a node may lose some of what it has: all others have what they ever had, and one replica of each key never loses anything.
+    /// For of a removal that was forgotten, those alone know that it was one that saw both it and what it removed.
     fn may_lose(&mut self, victim: usize) -> bool {
+        let lost = self.lost_disks.iter().filter(|i| **i != victim).count() + 1;
+        if lost >= self.n {
+            return false;
+        }
         let mut slots = self.slots.iter_mut().enumerate();
         slots.all(|(i, slot)| match &mut slot.node {
             Some(node) => i == victim || node.refilling() == 0,
@@ -151,6 +157,7 @@ impl World {
         }
         self.crash(victim, true);
         self.slots[victim].disk = copy;
+        self.lost_disks.insert(victim);
         self.losses.push((self.now, None));
         let delay = self.rng.random_range(10_000..PAUSE_US_MAX);
         self.plan(delay, Happening::Start(victim));
