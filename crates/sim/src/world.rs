@@ -137,7 +137,8 @@ pub(crate) struct World {
     now: u64,
     sequence: u64,
     /// What is to happen, by time and, within one moment, in the order it was decided.
-    agenda: BTreeMap<(u64, u64), Happening>,
+    /// Boxed, for the map moves its entries about.
+    agenda: BTreeMap<(u64, u64), Box<Happening>>,
     slots: Vec<Slot>,
     network: Network,
     faults: Faults,
@@ -330,8 +331,8 @@ impl World {
 
     fn plan(&mut self, delay: u64, happening: Happening) {
         self.sequence += 1;
-        self.agenda
-            .insert((self.now.saturating_add(delay), self.sequence), happening);
+        let at = self.now.saturating_add(delay);
+        self.agenda.insert((at, self.sequence), Box::new(happening));
     }
 
     fn run_for(&mut self, duration: u64) {
@@ -359,7 +360,7 @@ impl World {
             return false;
         };
         self.now = at;
-        self.happen(happening);
+        self.happen(*happening);
         true
     }
 
