@@ -404,7 +404,9 @@ impl World {
             Happening::Told(client, id, answer) => self.told(client, id, answer),
             Happening::Disk(node, epoch, ticket) => self.disk_done(node, epoch, ticket),
             Happening::Wake(node, epoch) => {
-                if self.alive(node) == Some(epoch) {
+                // One that was planned before an earlier one took its place is over.
+                let is_due = self.slots[node].woken_at.is_some_and(|at| at <= self.now);
+                if is_due && self.alive(node) == Some(epoch) {
                     self.slots[node].woken_at = None;
                     self.input(node, Input::Wake);
                 }
