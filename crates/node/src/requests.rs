@@ -17,6 +17,7 @@ use crate::forward::{ForwardConversation, Step};
 use crate::node::{
     Accepted, Conversation, Kind, Local, Node, ReplyTo, Timer, answer, remaining_ms,
 };
+use crate::ranking::Errand;
 use crate::read::{Purpose, ReadConversation, ReadTerms};
 use crate::replica::Write;
 use crate::sloppy::explain_stand_in;
@@ -153,7 +154,7 @@ impl<S: Storage> Node<S> {
             let target = self.target(bucket, key);
             accepted.log = Some(Box::new(self.log(accepted.now, &target, seats, &request)));
         }
-        let candidates = self.by_latency(seats);
+        let candidates = self.ranked(seats, Errand::Forward);
         if candidates.is_empty() {
             return Err(Refusal::Unavailable {
                 needed: 1,
@@ -487,7 +488,7 @@ impl<S: Storage> Node<S> {
         }
         // This node's own record costs no message.
         let mut candidates = vec![self.config.me];
-        candidates.extend(self.by_latency(seats));
+        candidates.extend(self.ranked(seats, Errand::Read));
         let placement = target.policy.placement.clone();
         let partition = target.vnode.partition;
         let sloppy = needed.sloppy;
@@ -499,25 +500,10 @@ impl<S: Storage> Node<S> {
             fallbacks.sort_by_key(|seat| seat.node != self.config.me);
             conversation = conversation.with_fallbacks(seats, fallbacks);
         }
-        let (now, deadline) = (accepted.now, accepted.deadline);
+        let now = accepted.now;
         let id = self.converse(accepted, Kind::Read(conversation));
-        let patience = now.after(self.config.limits.read_patience);
-        if patience < deadline {
-            self.timers.insert((patience, id, Timer::Patience));
-        }
         self.step_read(now, id, out);
+        self.watch_read(now, id, out);
         Ok(id)
-    }
-
-    /// The nodes of these seats that are up, this one apart, the quickest first.
-    pub(crate) fn by_latency(&self, seats: &[Seat]) -> Vec<NodeId> {
-        let mut nodes: Vec<(u64, NodeId)> = seats
-            .iter()
-            .filter_map(|s| self.peers.get(&s.node).map(|p| (s.node, p)))
-            .filter(|(_, peer)| peer.up)
-            .map(|(node, peer)| (peer.latency_us, node))
-            .collect();
-        nodes.sort();
-        nodes.into_iter().map(|(_, node)| node).collect()
     }
 }
