@@ -10,14 +10,15 @@
 //! it is asked for the digest of the same key, and nobody waits for it. A probe has a number of its own and is no part of the read, so
 //! that no read is slower, or shows anything else, for having probed.
 
-use quorate_protocol::{Message, Read, ReplicaRequest, RequestId};
+use std::time::Duration;
+
+use quorate_protocol::{Header, Message, Read, ReplicaRequest, RequestId};
 use quorate_ring::NodeId;
 use quorate_storage::Storage;
-use std::time::Duration;
 
 use crate::api::{Event, Output};
 use crate::config::Limits;
-use crate::node::{Kind, Node, Timer};
+use crate::node::{Kind, Node, Timer, remaining_ms};
 use crate::ranking::{Errand, Tier};
 use crate::target::Target;
 use crate::time::Time;
@@ -54,7 +55,7 @@ impl Hedging {
     }
 
     /// A read pays its share.
-    fn pay_in(&mut self, limits: &Limits) {
+    pub(crate) fn pay_in(&mut self, limits: &Limits) {
         let paid = self.budget.saturating_add(limits.hedge_percent.into());
         self.budget = paid.min(Hedging::burst(limits));
     }
@@ -174,6 +175,68 @@ impl<S: Storage> Node<S> {
         }
         let (deadline, target) = (conversation.deadline, read.target.clone());
         self.ask(now, id, deadline, &target, asks, out);
+    }
+
+    /// Sets the timer for when the coordinator of a read that was passed on is overdue.
+    pub(crate) fn set_forward_timer(&mut self, now: Time, id: RequestId) {
+        let Some(Kind::Forward(forward)) = self.conversations.get(&id).map(|c| &c.kind) else {
+            return;
+        };
+        let (Some(at), false) = (forward.at(), forward.others().is_empty()) else {
+            return;
+        };
+        let overdue = forward.sent_at.after(self.expected(at, forward.errand()));
+        let timer = (overdue.max(now), Timer::Hedge);
+        let old = forward.timer;
+        if let Some(Kind::Forward(forward)) = self.conversations.get_mut(&id).map(|c| &mut c.kind) {
+            forward.timer = Some(timer);
+            if let Some((at, timer)) = old {
+                self.timers.remove(&(at, id, timer));
+            }
+            self.timers.insert((timer.0, id, timer.1));
+        }
+    }
+
+    /// The coordinator of a read that was passed on may be overdue: another is asked too.
+    pub(crate) fn hedge_forward(&mut self, now: Time, id: RequestId, out: &mut Vec<Output>) {
+        let Some(Kind::Forward(forward)) = self.conversations.get(&id).map(|c| &c.kind) else {
+            return;
+        };
+        let errand = forward.errand();
+        let Some(at) = forward.at().filter(|_| !forward.others().is_empty()) else {
+            return;
+        };
+        if forward.sent_at.after(self.expected(at, errand)) > now {
+            return self.set_forward_timer(now, id);
+        }
+        let others = self.ranked_nodes(forward.others().iter().copied(), errand);
+        let best = others.first().filter(|(tier, _)| *tier != Tier::Silent);
+        let best = best.map(|(_, node)| *node);
+        let affordable = best.is_none() || self.hedging.pay();
+        let Some(conversation) = self.conversations.get_mut(&id) else {
+            return;
+        };
+        let Kind::Forward(forward) = &mut conversation.kind else {
+            return;
+        };
+        forward.hedge(best.filter(|_| affordable));
+        let Some(node) = best.filter(|_| affordable) else {
+            if !affordable {
+                out.push(Output::Event(Event::HedgeRefused));
+            }
+            return;
+        };
+        let header = Header {
+            deadline_ms: remaining_ms(now, conversation.deadline),
+            ..forward.header.clone()
+        };
+        let message = Message::Request(id, header, forward.request.clone());
+        if let Some(log) = &mut conversation.log {
+            log.passed_on(now, node);
+        }
+        self.note_asked(node, id, errand);
+        out.push(Output::Send(node, message));
+        out.push(Output::Event(Event::HedgeSent));
     }
 
     /// Which of these has not been asked for long.

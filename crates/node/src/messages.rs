@@ -394,6 +394,13 @@ impl<S: Storage> Node<S> {
         given: Answer,
         out: &mut Vec<Output>,
     ) {
+        if let Some(peer) = self.peers.get_mut(&from) {
+            let refusal = match &given {
+                Answer::Refused(refusal) => Some(refusal),
+                _ => None,
+            };
+            peer.standing.answered(now, id, refusal);
+        }
         let Some(Conversation {
             kind: Kind::Forward(forward),
             ..
@@ -401,8 +408,12 @@ impl<S: Storage> Node<S> {
         else {
             return;
         };
-        if forward.at() == Some(from) {
-            let step = forward.answered(given);
+        if forward.is_at(from) {
+            let won = forward.is_won_by(from);
+            let step = forward.answered(from, given);
+            if won && matches!(step, Step::Answer(_)) {
+                out.push(Output::Event(Event::HedgeWon));
+            }
             self.note_reply(id, from, "answer", out);
             self.step_forward(now, id, step, out);
         }
@@ -417,6 +428,7 @@ impl<S: Storage> Node<S> {
     ) {
         match step {
             Step::Answer(answer) => self.finish(id, answer, out),
+            Step::Nothing => {}
             Step::Again => {
                 out.push(Output::Event(Event::ForwardedAgain));
                 self.pass_on(now, id, out);
@@ -485,8 +497,8 @@ impl<S: Storage> Node<S> {
                     self.step_status(id, out);
                 }
                 Kind::Forward(forward) => {
-                    if forward.at() == Some(node) {
-                        let step = forward.lost();
+                    if forward.is_at(node) {
+                        let step = forward.lost(node);
                         self.step_forward(now, id, step, out);
                     }
                 }

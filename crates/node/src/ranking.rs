@@ -34,16 +34,21 @@ const TIMED_AT_MOST: Duration = Duration::from_secs(2);
 const SLOW_FACTOR: u64 = 4;
 const SLOW_SLACK_US: u64 = 2_000;
 
-/// What a node is asked for. Kinds take their own time: a write waits for a disk, a request that is passed on for other nodes.
+/// What a node is asked for. Each takes its own time: a write waits for a disk, a request that is passed on for other nodes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Errand {
     /// To tell what it has.
     Read = 0,
     /// To take a write.
     Write = 1,
-    /// To coordinate a request.
-    Forward = 2,
+    /// To coordinate a read.
+    PassedRead = 2,
+    /// To coordinate a write.
+    PassedWrite = 3,
 }
+
+/// How many there are.
+const ERRANDS: usize = 4;
 
 /// Where another node is, seen from this one. In order of preference.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -110,7 +115,7 @@ impl Pace {
 
     fn answered(&mut self, now: Time, id: RequestId) {
         if Some(id) > self.asked {
-            return; // It was asked for something else.
+            return; // It was asked for something else, and said nothing of what it owes of this.
         }
         self.answered = self.answered.max(Some(id));
         // It is alive as of now, whatever it owes besides.
@@ -163,7 +168,7 @@ impl Pace {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Standing {
     pub(crate) distance: Distance,
-    paces: [Pace; 3],
+    paces: [Pace; ERRANDS],
     /// Whether the last it said was that it is in no state to do anything.
     failed: bool,
 }
@@ -181,30 +186,28 @@ impl Standing {
         self.paces[errand as usize].asked(now, id);
     }
 
-    /// It did what it was asked for.
-    pub(crate) fn answered(&mut self, now: Time, id: RequestId, errand: Errand) {
-        self.failed = false;
-        self.paces[errand as usize].answered(now, id);
+    /// It has answered, if only with a refusal: that is a sign of life, and comes quickly, so it is not measured.
+    pub(crate) fn answered(&mut self, now: Time, id: RequestId, refusal: Option<&Refusal>) {
+        // What is refused for the sake of the request says nothing about the node.
+        self.failed = matches!(
+            refusal,
+            Some(Refusal::Poisoned(_) | Refusal::Overloaded | Refusal::Draining)
+        );
+        for pace in &mut self.paces {
+            if refusal.is_some() {
+                pace.timed.take_if(|(timed, _)| *timed == id);
+            }
+            pace.answered(now, id);
+        }
     }
 
-    /// A replica has said something. A refusal is a sign of life, and comes quickly: it is not measured.
+    /// A replica has said something.
     pub(crate) fn replied(&mut self, now: Time, id: RequestId, reply: &ReplicaReply) {
         match reply {
-            ReplicaReply::Digest(_) | ReplicaReply::Record(_) => {
-                self.answered(now, id, Errand::Read);
+            ReplicaReply::Digest(_) | ReplicaReply::Record(_) | ReplicaReply::Merged { .. } => {
+                self.answered(now, id, None);
             }
-            ReplicaReply::Merged { .. } => self.answered(now, id, Errand::Write),
-            ReplicaReply::Refused(refusal) => {
-                // What is refused for the sake of the request says nothing about the node.
-                self.failed = matches!(
-                    refusal,
-                    Refusal::Poisoned(_) | Refusal::Overloaded | Refusal::Draining
-                );
-                for pace in &mut self.paces[..2] {
-                    pace.timed.take_if(|(timed, _)| *timed == id);
-                    pace.answered(now, id);
-                }
-            }
+            ReplicaReply::Refused(refusal) => self.answered(now, id, Some(refusal)),
             _ => {}
         }
     }
@@ -323,7 +326,7 @@ mod tests {
         for id in 1..=asks {
             standing.asked(now, RequestId(id), READ);
             now.0 += took_us;
-            standing.answered(now, RequestId(id), READ);
+            standing.answered(now, RequestId(id), None);
         }
         (standing, now)
     }
@@ -344,7 +347,7 @@ mod tests {
         for id in 101..300 {
             uneven.asked(now, RequestId(id), READ);
             now.0 += if id % 2 == 0 { 5_000 } else { 35_000 };
-            uneven.answered(now, RequestId(id), READ);
+            uneven.answered(now, RequestId(id), None);
         }
         let tail = uneven.expected(READ, &limits()).as_millis();
         assert!((60..100).contains(&tail), "{tail}");
@@ -364,11 +367,12 @@ mod tests {
         assert!(!standing.is_silent(now, &limits()));
         now.0 += 1;
         assert!(standing.is_silent(now, &limits()));
-        standing.answered(now, RequestId(11), READ);
+        standing.answered(now, RequestId(11), None);
         assert!(!standing.is_silent(now, &limits()), "it is alive");
-        now.0 += 5_000;
+        // What is expected has grown by this answer.
+        now.0 += 10_000;
         assert!(standing.is_silent(now, &limits()), "it still owes one");
-        standing.answered(now, RequestId(12), READ);
+        standing.answered(now, RequestId(12), None);
         now.0 += 1_000_000;
         assert!(!standing.is_silent(now, &limits()), "it owes nothing");
     }
@@ -378,13 +382,13 @@ mod tests {
         let (mut standing, mut now) = seasoned(10, 300);
         standing.asked(now, RequestId(11), READ);
         standing.asked(now, RequestId(12), READ);
-        standing.answered(now, RequestId(12), READ);
-        standing.answered(now, RequestId(11), READ);
+        standing.answered(now, RequestId(12), None);
+        standing.answered(now, RequestId(11), None);
         // A digest, and then the record, of one request.
         standing.asked(now, RequestId(13), READ);
-        standing.answered(now, RequestId(13), READ);
+        standing.answered(now, RequestId(13), None);
         standing.asked(now, RequestId(13), READ);
-        standing.answered(now, RequestId(13), READ);
+        standing.answered(now, RequestId(13), None);
         now.0 += 1_000_000;
         assert!(!standing.is_silent(now, &limits()));
     }
@@ -399,7 +403,7 @@ mod tests {
             let id = RequestId(100 + probes);
             standing.asked(now, id, READ);
             now.0 += 500;
-            standing.answered(now, id, READ);
+            standing.answered(now, id, None);
         }
         assert!(probes <= 7, "{probes} probes");
     }

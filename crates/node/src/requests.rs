@@ -154,7 +154,11 @@ impl<S: Storage> Node<S> {
             let target = self.target(bucket, key);
             accepted.log = Some(Box::new(self.log(accepted.now, &target, seats, &request)));
         }
-        let candidates = self.ranked(seats, Errand::Forward);
+        let errand = match request.is_write() {
+            true => Errand::PassedWrite,
+            false => Errand::PassedRead,
+        };
+        let candidates = self.ranked(seats, errand);
         if candidates.is_empty() {
             return Err(Refusal::Unavailable {
                 needed: 1,
@@ -170,6 +174,9 @@ impl<S: Storage> Node<S> {
         let conversation = ForwardConversation::new(header, request, candidates);
         let now = accepted.now;
         let id = self.converse(accepted, Kind::Forward(conversation));
+        if errand == Errand::PassedRead {
+            self.hedging.pay_in(&self.config.limits);
+        }
         self.pass_on(now, id, out);
         Ok(())
     }
@@ -183,7 +190,10 @@ impl<S: Storage> Node<S> {
             return;
         };
         while let Some(node) = forward.next() {
-            if self.peers.get(&node).is_some_and(|p| p.up) {
+            let peer = self.peers.get_mut(&node);
+            if let Some(peer) = peer.filter(|peer| peer.up) {
+                forward.sent_at = now;
+                peer.standing.asked(now, id, forward.errand());
                 let header = Header {
                     deadline_ms: remaining_ms(now, conversation.deadline),
                     ..forward.header.clone()
@@ -193,6 +203,7 @@ impl<S: Storage> Node<S> {
                 if let Some(log) = &mut conversation.log {
                     log.passed_on(now, node);
                 }
+                self.set_forward_timer(now, id);
                 return;
             }
             forward.skipped(node);

@@ -350,12 +350,9 @@ impl<S: Storage> Node<S> {
         let list_patience = conversation.began.after(limits.list_patience);
         let timer = match &conversation.kind {
             Kind::Read(read) => read.timer,
+            Kind::Forward(forward) => forward.timer,
             Kind::List(_) => Some((list_patience, Timer::Patience)),
-            Kind::Forward(_)
-            | Kind::Write(_)
-            | Kind::Change(_)
-            | Kind::Scan(_)
-            | Kind::Status(_) => None,
+            Kind::Write(_) | Kind::Change(_) | Kind::Scan(_) | Kind::Status(_) => None,
         };
         if let Some((at, timer)) = timer {
             self.timers.remove(&(at, id, timer));
@@ -466,6 +463,7 @@ impl<S: Storage> Node<S> {
                     self.give_up(id, unmet, out);
                 }
                 (Timer::Hedge, Kind::Read(_)) => self.on_hedge(now, id, out),
+                (Timer::Hedge, Kind::Forward(_)) => self.hedge_forward(now, id, out),
                 (Timer::Hedge | Timer::Patience | Timer::Return, _) => {}
             }
             self.on_local(now, out);
