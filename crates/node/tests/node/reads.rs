@@ -285,27 +285,36 @@ fn strict_reads_hedge_among_primaries_alone() {
 }
 
 #[test]
-fn the_hedge_is_of_the_region_whose_replica_is_late() {
+fn no_hedge_goes_where_it_could_not_help() {
     let mut c = Cluster::in_regions(&["east", "east", "east", "west", "west", "west"]);
-    let each = Options {
-        r: Some(Quorum::Each),
+    let options = Options {
+        r: Some(Quorum::Count(3)),
+        pr: Some(Quorum::Local),
         ..Options::default()
     };
     c.quietly(|c| {
         c.ask(0, get("k").with(r(6)));
         c.settle();
+        c.down(0, 2);
     });
-    let read = c.ask(0, get("k").with(each));
-    // Those of its own region answer, and one of two in the west.
-    assert_eq!(being_read(&c), [1, 2, 3, 4]);
-    for node in [1, 2, 3] {
-        c.deliver(0, node);
-        c.deliver(node, 0);
-    }
+    // The only other of its region is late: nobody in the west could take its place.
+    let read = c.ask(0, get("k").with(options));
+    assert_eq!(being_read(&c), [1, 3]);
+    c.deliver(0, 3);
+    c.deliver(3, 0);
     c.pass(5 * MS);
-    assert_eq!(being_read(&c), [4, 5]);
-    c.deliver(0, 5);
-    c.deliver(5, 0);
+    assert_eq!(being_read(&c), [1]);
+    c.settle();
+    assert_eq!(c.answer_to(read), Some(&Answer::Absent));
+    assert_eq!(counted(&c, "HedgeSent") + counted(&c, "HedgeRefused"), 0);
+    // The one in the west is late: another one there will do.
+    let read = c.ask(0, get("k").with(options));
+    c.deliver(0, 1);
+    c.deliver(1, 0);
+    c.pass(5 * MS);
+    assert_eq!(being_read(&c), [3, 4]);
+    c.deliver(0, 4);
+    c.deliver(4, 0);
     assert_eq!(c.answer_to(read), Some(&Answer::Absent));
     c.settle();
 }
