@@ -36,7 +36,7 @@ const fn key(
 }
 
 /// Every key. This table is what `--help` and the documentation list.
-pub const KEYS: [Key; 19] = [
+pub const KEYS: [Key; 21] = [
     key(
         "name",
         "QUORATE_NAME",
