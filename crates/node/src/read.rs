@@ -1,5 +1,7 @@
 //! The conversation of one read with the replicas of its key.
 
+mod hedge;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_causal::{Digest, Dot, DotSet, Record};
@@ -7,6 +9,7 @@ use quorate_protocol::{Answer, RequestId, Unmet};
 use quorate_ring::NodeId;
 
 use crate::condition::ReadFirst;
+use crate::node::Timer;
 use crate::sloppy::{StandIns, choose};
 use crate::tally::{Requirement, Seat, Verdict};
 use crate::target::Target;
@@ -99,6 +102,9 @@ pub(crate) struct ReadConversation {
     /// The primaries lost because the connection to them ended. They may come back, and then can be asked again: a read changes
     /// nothing.
     gone: BTreeSet<NodeId>,
+    hedge: hedge::Hedge,
+    /// The timer that it has set, for its hedge or for the end of its patience.
+    pub(crate) timer: Option<(Time, Timer)>,
     /// Until when it waits for one of them, once it cannot go on without.
     pub(crate) gives_up_at: Option<Time>,
 }
@@ -162,6 +168,8 @@ impl ReadConversation {
             earlier: BTreeMap::new(),
             input: 0,
             gone: BTreeSet::new(),
+            hedge: hedge::Hedge::default(),
+            timer: None,
             gives_up_at: None,
         }
     }
@@ -529,11 +537,6 @@ impl ReadConversation {
             .recalled
             .iter()
             .any(|((of, _), r)| *of == node && *r == Recalled::Asked)
-    }
-
-    /// When `node` was asked first, if it was.
-    pub(crate) fn asked_at(&self, node: NodeId) -> Option<Time> {
-        self.asked.get(&node).map(|a| a.at)
     }
 
     /// What the replicas know together. To be called once the verdict is `Met`.

@@ -590,6 +590,10 @@ impl Cluster {
                 };
                 format!("{} your {what}?", self.id(*id))
             }
+            Message::Replica(id, _, ReplicaRequest::Recall(recall)) => {
+                let dots = self.named_dots(from, &recall.dots);
+                format!("{} did you have {dots}?", self.id(*id))
+            }
             Message::Replica(id, _, ReplicaRequest::Scan(scan)) => {
                 format!("{} scan up to {} keys", self.id(*id), scan.limit)
             }
@@ -628,6 +632,10 @@ impl Cluster {
                     ReplicaReply::Buckets(None) => "the same buckets".to_owned(),
                     ReplicaReply::Buckets(Some(entries)) => format!("buckets {entries:?}"),
                     ReplicaReply::Upkeep(reply) => format!("{reply:?}"),
+                    ReplicaReply::Gone(dots) if dots.is_empty() => "none of them".to_owned(),
+                    ReplicaReply::Gone(dots) => {
+                        format!("gone without a trace: {}", self.named_dots(from, dots))
+                    }
                     ReplicaReply::Status(status) => match &status.not_ready {
                         None => format!("{} is well", status.name),
                         Some(why) => format!("{}: {why}", status.name),
@@ -656,6 +664,18 @@ impl Cluster {
             (None, None) => format!("{}", dot.actor),
         };
         format!("{name}:{}", dot.counter)
+    }
+
+    fn named_dots(&mut self, from: usize, dots: &[(u128, u64)]) -> String {
+        let dot = |(actor, counter): &(u128, u64)| Dot {
+            actor: Actor(*actor),
+            counter: *counter,
+        };
+        let names: Vec<String> = dots
+            .iter()
+            .map(|told| self.dot(Some(from), dot(told)))
+            .collect();
+        names.join(", ")
     }
 
     fn record_from(&mut self, from: usize, record: &Record) -> String {
