@@ -2,8 +2,11 @@
 //!
 //! One at a time, begun by this node: it asks itself and the other for the same, so that both sides are read in one way. First the
 //! sums of everything; then, as long as they differ, the sums of their parts; then the records of the keys that differ, in
-//! both directions. When all that differed is joined, this node adopts what the other had seen when the exchange began: all of
-//! that which was live there is here now, or was kept out for a reason.
+//! both directions.
+//!
+//! Where this node has lost state, it then also learns what is removed there, and adopts what the other had seen when the exchange
+//! began: all of that which was live there is here now, or was kept out for a reason. Nobody else adopts (rule R3): a replica that
+//! lost a value without a word would pass on that it has seen it, and no copy of it would be taken any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -43,13 +46,15 @@ struct Exchange {
     step: Step,
     /// What each side has answered in this step.
     answers: BTreeMap<NodeId, UpkeepReply>,
-    /// What the other had seen when it began; `None` if the same as this node.
+    /// What the other had seen when it began, if this node adopts it.
     seen: Option<DotSet>,
     ranges: Vec<Range>,
     keys: BTreeSet<(BucketId, Bytes)>,
     /// Whether evidence was asked for, and where to go on with that.
     evidence_asked: bool,
     evidence_from: Option<Bytes>,
+    /// What is removed of keys whose whole records are to be joined first.
+    removed: BTreeMap<(BucketId, Bytes), DotSet>,
     /// Whether this side has values that the other keeps out, having lost state itself: they may be of before the loss.
     doubtful: bool,
 }
@@ -126,10 +131,11 @@ impl<S: Storage> Node<S> {
         } else {
             self.upkeep.exchanging.last = Some((vnode, peer));
         }
+        let losses = self.replica.lineage.losses();
         let Ok(state) = self.replica.vnode(vnode) else {
             return;
         };
-        let clock = digest(state.seen());
+        let seen = !state.is_refilled(losses);
         self.upkeep.exchanging.current = Some(Exchange {
             vnode,
             peer,
@@ -141,10 +147,11 @@ impl<S: Storage> Node<S> {
             keys: BTreeSet::new(),
             evidence_asked: false,
             evidence_from: None,
+            removed: BTreeMap::new(),
             doubtful: false,
         });
         for node in [self.config.me, peer] {
-            let asked = Upkeep::Root(RootAsked { vnode, clock });
+            let asked = Upkeep::Root(RootAsked { vnode, seen });
             self.ask_upkeep(now, node, asked, Purpose::Exchange, out);
         }
     }
@@ -196,9 +203,7 @@ impl<S: Storage> Node<S> {
                 Some(Err(_)) => false,
                 seen => {
                     exchange.seen = seen.and_then(Result::ok);
-                    let state = self.replica.vnode(exchange.vnode);
-                    let refilling = state.is_ok_and(|v| !v.is_refilled(exchange.loss));
-                    let seen = exchange.seen.clone().filter(|_| refilling);
+                    let seen = exchange.seen.clone();
                     self.replica.filter = seen.map(|seen| (exchange.vnode, seen));
                     if mine != theirs {
                         exchange.ranges.push(Range::ALL);
@@ -215,10 +220,9 @@ impl<S: Storage> Node<S> {
                 self.join_all(&mut exchange, &sent, records, out)
             }
             (Step::Evidence, _, Some(UpkeepReply::Evidence(removals, next))) => {
-                let Some(keys) = self.take_evidence(exchange.vnode, removals) else {
+                if !self.take_evidence(&mut exchange, removals) {
                     return self.break_off(now, &exchange, out);
-                };
-                exchange.keys.extend(keys);
+                }
                 exchange.evidence_from = next.clone();
                 if !exchange.keys.is_empty() {
                     return self.go_on(now, exchange, out);
@@ -297,8 +301,7 @@ impl<S: Storage> Node<S> {
                 None => self.complete(now, &exchange, out),
             };
         }
-        let refilled = self.replica.vnode(vnode);
-        if exchange.seen.is_none() && refilled.is_ok_and(|v| v.is_refilled(exchange.loss)) {
+        if exchange.seen.is_none() {
             return self.complete(now, &exchange, out);
         }
         self.ask_evidence(now, exchange, None, out);
@@ -319,37 +322,29 @@ impl<S: Storage> Node<S> {
         self.ask_upkeep(now, peer, asked, Purpose::Exchange, out);
     }
 
-    /// Joins what is removed there. Returns the keys of which something was removed there that is live here, or never came: whose whole
-    /// records are to be joined, so that what stands in its place comes with the removal.
-    fn take_evidence(
-        &mut self,
-        vnode: VnodeId,
-        removals: Vec<Removal>,
-    ) -> Option<Vec<(BucketId, Bytes)>> {
-        let mut keys = Vec::new();
+    /// Notes what is removed there. Where that would change what this replica answers, the whole record is joined first, so that what
+    /// stands in its place comes before the removal. Returns false if it cannot be understood.
+    fn take_evidence(&mut self, exchange: &mut Exchange, removals: Vec<Removal>) -> bool {
+        let vnode = exchange.vnode;
         for removal in removals {
-            let removed = DotSet::decode(&removal.dots).ok()?;
-            let record = self
-                .replica
-                .load(vnode, removal.bucket, &removal.key)
-                .ok()?;
-            let (bucket, key) = (removal.bucket, &removal.key);
-            if self
-                .replica
-                .is_news(vnode, bucket, key, &record, &removed)
-                .ok()?
-            {
-                keys.push((removal.bucket, removal.key));
-                continue;
-            }
-            let theirs = KeyRecord {
-                bucket: removal.bucket,
-                key: removal.key,
-                record: Record::from_parts(Vec::new(), removed).encode(),
+            let (bucket, key) = (removal.bucket, removal.key);
+            let (Ok(removed), Ok(record)) = (
+                DotSet::decode(&removal.dots),
+                self.replica.load(vnode, bucket, &key),
+            ) else {
+                return false;
             };
-            self.reconcile(vnode, &theirs).ok()?;
+            let news = self.replica.is_news(vnode, bucket, &key, &record, &removed);
+            match news {
+                Ok(false) => {}
+                Ok(true) => {
+                    exchange.keys.insert((bucket, key.clone()));
+                    exchange.removed.insert((bucket, key), removed);
+                }
+                Err(_) => return false,
+            }
         }
-        Some(keys)
+        true
     }
 
     /// Joins what the other side has told of what it was sent.
@@ -378,8 +373,16 @@ impl<S: Storage> Node<S> {
             };
             // What it tells as live itself is not what it has removed.
             let filter = self.replica.filter.take();
-            let joined = self.reconcile(exchange.vnode, &theirs);
+            let mut joined = self.reconcile(exchange.vnode, &theirs);
             self.replica.filter = filter;
+            let at = (sent.bucket, sent.key.clone());
+            if let Some(removed) = exchange.removed.remove(&at).filter(|_| joined.is_ok()) {
+                let removal = KeyRecord {
+                    record: Record::from_parts(Vec::new(), removed).encode(),
+                    ..sent.clone()
+                };
+                joined = self.reconcile(exchange.vnode, &removal);
+            }
             match joined {
                 Ok((_, changed)) => {
                     if changed || sent.record != record {
@@ -403,10 +406,10 @@ impl<S: Storage> Node<S> {
         // So many that whoever took part in a write by a majority is among them, or is this node.
         let needed = (n - n / 2).min(n.saturating_sub(1));
         let counted = (exchange.loss, needed);
-        match self
-            .replica
-            .exchanged(vnode, peer, exchange.seen.as_ref(), counted)
-        {
+        let state = self.replica.vnode(vnode);
+        let refilling = state.is_ok_and(|v| !v.is_refilled(exchange.loss));
+        let adopted = exchange.seen.as_ref().filter(|_| refilling);
+        match self.replica.exchanged(vnode, peer, adopted, counted) {
             Ok(refilled) => {
                 out.push(Output::Event(Event::Exchanged));
                 if refilled {
@@ -463,10 +466,4 @@ fn compare(exchange: &mut Exchange, ranges: &[Range], mine: &[Part], theirs: &[P
     exchange.ranges.extend(differing.ranges);
     exchange.keys.extend(differing.keys);
     true
-}
-
-/// Names what was seen.
-pub(crate) fn digest(seen: &DotSet) -> u128 {
-    let hash = blake3::hash(&seen.encode());
-    u128::from_be_bytes(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes"))
 }

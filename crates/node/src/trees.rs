@@ -203,8 +203,7 @@ impl<S: Storage, W> Replica<S, W> {
             Ok(vnode) => vnode.seen(),
             Err(refusal) => return Some(refused(refusal)),
         };
-        let differs = crate::exchange::digest(seen) != asked.clock;
-        let root = UpkeepReply::Root(sum.0, differs.then(|| seen.encode()));
+        let root = UpkeepReply::Root(sum.0, asked.seen.then(|| seen.encode()));
         Some(ReplicaReply::Upkeep(Box::new(root)))
     }
 

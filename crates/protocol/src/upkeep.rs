@@ -18,7 +18,7 @@ pub const UPKEEP_KEYS_MAX: usize = 256;
 pub enum Upkeep {
     /// How far the sender's store is; remember it, and tell what you had remembered (rule R2).
     Hello(Hello),
-    /// Tell the sum over a vnode, and its clock unless it is the one that the sender has.
+    /// Tell the sum over a vnode, and what it has seen if the sender is being refilled.
     Root(RootAsked),
     /// Tell what is in these ranges of a vnode.
     Parts(PartsAsked),
@@ -50,8 +50,8 @@ pub struct Hello {
 pub struct RootAsked {
     /// Which seat.
     pub vnode: VnodeId,
-    /// The digest of the sender's own clock.
-    pub clock: u128,
+    /// Whether to tell what the vnode has seen: the sender has lost state and adopts it.
+    pub seen: bool,
 }
 
 /// Asks what ranges hold.
@@ -130,7 +130,7 @@ pub struct Removal {
 pub enum UpkeepReply {
     /// The greatest number of a commit that was ever heard of from an earlier open of the asker's store; 0 if none.
     Known(u64),
-    /// The sum over the vnode, and its clock if it is another than the asker's.
+    /// The sum over the vnode, and what it has seen if that was asked for.
     Root(u128, Option<Bytes>),
     /// What each range holds, in the order asked.
     Parts(Vec<Part>),

@@ -71,8 +71,7 @@ pub(crate) fn request() -> BoxedStrategy<Upkeep> {
             base,
             number
         })),
-        (vnode(), any::<u128>())
-            .prop_map(|(vnode, clock)| Upkeep::Root(RootAsked { vnode, clock })),
+        (vnode(), any::<u128>()).prop_map(|(vnode, seen)| Upkeep::Root(RootAsked { vnode, seen })),
         (vnode(), vec(any::<(u64, u8)>(), 0..4))
             .prop_map(|(vnode, ranges)| Upkeep::Parts(PartsAsked { vnode, ranges })),
         (vnode(), option::of(bytes()))
@@ -149,7 +148,7 @@ pub(crate) fn requests() -> [(&'static str, Upkeep); 10] {
             "upkeep-root",
             Upkeep::Root(RootAsked {
                 vnode: VNODE,
-                clock: u128::MAX,
+                seen: true,
             }),
         ),
         (
