@@ -96,6 +96,26 @@ impl<S: Storage> Node<S> {
         pairs
     }
 
+    /// Where no other replica is, there is nobody to be refilled from.
+    fn refill_alone(&mut self, out: &mut Vec<Output>) {
+        let losses = self.replica.lineage.losses();
+        if losses == 0 {
+            return;
+        }
+        let me = self.config.me;
+        for vnode in self.own_vnodes() {
+            let alone = self.primaries(vnode).len() <= 1;
+            if alone
+                && matches!(
+                    self.replica.exchanged(vnode, me, None, (losses, 0)),
+                    Ok(true)
+                )
+            {
+                out.push(Output::Event(Event::Refilled));
+            }
+        }
+    }
+
     /// Has these exchanges made as soon as possible.
     pub(crate) fn exchange_soon(&mut self, which: impl Fn(VnodeId, NodeId) -> bool) {
         let pairs = self.pairs();
@@ -111,6 +131,7 @@ impl<S: Storage> Node<S> {
         if self.exchange_at().is_none_or(|at| at > now) {
             return;
         }
+        self.refill_alone(out);
         let pairs = self.pairs();
         let urgent = self.upkeep.exchanging.urgent.iter();
         let urgent = urgent.copied().find(|(_, peer)| self.is_up(*peer));

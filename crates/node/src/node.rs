@@ -347,6 +347,12 @@ impl<S: Storage> Node<S> {
         Some(waited.fold(self.compare_at, Time::min))
     }
 
+    /// Whether a write or sync failed, so that nothing is acknowledged any more.
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        self.replica.poisoned().is_some()
+    }
+
     /// How many requests this node coordinates or forwards right now.
     #[must_use]
     pub fn in_flight(&self) -> usize {

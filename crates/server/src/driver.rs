@@ -23,6 +23,8 @@ use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep_until};
 
 use crate::backend::Readiness;
+use crate::closing::Marks;
+use crate::config::Durability;
 use crate::event::{ConnectionId, End, Event, HttpRequest};
 use crate::metrics::{Found, Metrics, Operation};
 use crate::pulse::Pulse;
@@ -90,6 +92,10 @@ pub(crate) struct Surroundings {
     pub(crate) slow_request: Option<Duration>,
     /// After this time without a word from this node every peer has given it up.
     pub(crate) silence_max: Duration,
+    /// What the directory says of its state.
+    pub(crate) marks: Marks,
+    /// When writes are acknowledged.
+    pub(crate) durability: Durability,
 }
 
 pub(crate) struct Driver<S> {
@@ -218,6 +224,13 @@ impl<S: Storage> Driver<S> {
             finishing.spawn(async move { link.sender.finish(within).await });
         }
         finishing.join_all().await;
+    }
+
+    /// Closes the storage. Returns the marks of its directory, and whether all that was written is there.
+    pub(crate) fn close(self) -> (Marks, bool) {
+        let sound = !self.node.is_poisoned();
+        drop(self.node);
+        (self.surroundings.marks, sound)
     }
 
     fn now(&self) -> Time {
@@ -360,6 +373,18 @@ impl<S: Storage> Driver<S> {
             node_connections: self.connections.len() - client_connections,
             client_connections,
         });
+        let refilling = self.node.refilling();
+        self.metrics.refilling(refilling);
+        let marks = &mut self.surroundings.marks;
+        if refilling == 0 && marks.suspicion.is_some() {
+            tracing::info!(
+                node = self.surroundings.name,
+                "refilled from the other replicas"
+            );
+            if let Err(error) = marks.refilled(self.surroundings.durability) {
+                tracing::warn!(%error, "the marks of a directory that is refilled could not be removed; tried again");
+            }
+        }
         let pending = self.node.pending_hints();
         self.metrics
             .hints(self.surroundings.peers.values(), &pending);

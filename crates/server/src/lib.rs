@@ -15,6 +15,7 @@
 //! ```
 
 mod backend;
+mod closing;
 pub mod config;
 mod dev;
 mod driver;

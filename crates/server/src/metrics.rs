@@ -32,7 +32,9 @@ const OPERATIONS: [&str; 8] = [
     "get", "put", "delete", "list", "bucket", "buckets", "status", "describe",
 ];
 const OUTCOMES: [&str; 4] = ["ok", "absent", "refused", "unmet"];
-const REPLICA_REQUESTS: [&str; 6] = ["merge", "read", "scan", "bucket", "buckets", "status"];
+const REPLICA_REQUESTS: [&str; 8] = [
+    "merge", "read", "scan", "bucket", "buckets", "status", "recall", "upkeep",
+];
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// Which operation a client asked for: an index of [`OPERATIONS`].
@@ -193,6 +195,22 @@ struct Events {
     hints_dropped: Counter,
     fallback_coordinated: Counter,
     fallback_reads: Counter,
+    exchanges: Counter,
+    exchanges_broken: Counter,
+    keys_reconciled: Counter,
+    losses_found: Counter,
+    vnodes_refilled: Counter,
+    absences_judged: Counter,
+    absences_upheld: Counter,
+    absences_undecided: Counter,
+    values_reinstated: Counter,
+    damage_found: Counter,
+    damage_mended: Counter,
+    trees_verified: Counter,
+    collections: Counter,
+    collections_broken: Counter,
+    evidence_forgotten: Counter,
+    replicas_asked_again: Counter,
 }
 
 struct Gauges {
@@ -209,6 +227,7 @@ struct Gauges {
     waiting: Gauge,
     write_buffer: Gauge,
     block_cache: Gauge,
+    refilling: Gauge,
 }
 
 type PeerLabel = [(&'static str, String); 1];
@@ -464,6 +483,70 @@ impl Metrics {
                     "fallback_reads",
                     "Times that a read asked a fallback for what it keeps",
                 ),
+                exchanges: make.counter(
+                    "exchanges",
+                    "Exchanges with other replicas that came to their end",
+                ),
+                exchanges_broken: make.counter(
+                    "exchanges_broken",
+                    "Exchanges that were broken off, and are made again",
+                ),
+                keys_reconciled: make.counter(
+                    "keys_reconciled",
+                    "Keys of which two replicas had different records, joined by an exchange",
+                ),
+                losses_found: make.counter(
+                    "losses_found",
+                    "Times that this node found to have lost state that it had acknowledged",
+                ),
+                vnodes_refilled: make.counter(
+                    "vnodes_refilled",
+                    "Vnodes that had lost state and have it back",
+                ),
+                absences_judged: make.counter(
+                    "absences_judged",
+                    "Hearings about values that are gone here and alive elsewhere",
+                ),
+                absences_upheld: make.counter(
+                    "absences_upheld",
+                    "Such hearings that found the value removed",
+                ),
+                absences_undecided: make.counter(
+                    "absences_undecided",
+                    "Values about which too few primaries were heard; they are heard again",
+                ),
+                values_reinstated: make.counter(
+                    "values_reinstated",
+                    "Keys whose values were lost here and were given back",
+                ),
+                damage_found: make.counter(
+                    "damage_found",
+                    "Records found damaged or missing on this disk",
+                ),
+                damage_mended: make.counter(
+                    "damage_mended",
+                    "Damaged records that were made good from other replicas",
+                ),
+                trees_verified: make.counter(
+                    "trees_verified",
+                    "Trees that were compared with their records",
+                ),
+                collections: make.counter(
+                    "collections",
+                    "Rounds in which all replicas confirmed removals",
+                ),
+                collections_broken: make.counter(
+                    "collections_broken",
+                    "Rounds that were broken off or confirmed nothing",
+                ),
+                evidence_forgotten: make.counter(
+                    "evidence_forgotten",
+                    "Keys whose evidence was forgotten, wholly or in part",
+                ),
+                replicas_asked_again: make.counter(
+                    "replicas_asked_again",
+                    "Replicas that a read asked once more, as another lacked what they had shown",
+                ),
                 lists_widened: make.counter(
                     "lists_widened",
                     "Listings that asked more replicas because those asked first were slow",
@@ -514,6 +597,10 @@ impl Metrics {
                     "Memory that holds what is only in the log",
                 ),
                 block_cache: make.gauge("storage_block_cache_bytes", "Memory that holds what was read"),
+                refilling: make.gauge(
+                    "vnodes_refilling",
+                    "Vnodes that have lost state and do not count until the others have told all",
+                ),
             },
             registry: {
                 storage_counters(&mut make, &storage);
@@ -567,6 +654,8 @@ impl Metrics {
             ReplicaRequest::Bucket(_) => 3,
             ReplicaRequest::Buckets(_) => 4,
             ReplicaRequest::Status => 5,
+            ReplicaRequest::Recall(_) => 6,
+            ReplicaRequest::Upkeep(_) => 7,
         };
         self.replica_requests[at].inc();
     }
@@ -611,6 +700,22 @@ impl Metrics {
             Event::HintDropped => &events.hints_dropped,
             Event::FallbackCoordinated => &events.fallback_coordinated,
             Event::FallbackRead => &events.fallback_reads,
+            Event::Exchanged => &events.exchanges,
+            Event::ExchangeBroken => &events.exchanges_broken,
+            Event::KeyReconciled => &events.keys_reconciled,
+            Event::LossFound => &events.losses_found,
+            Event::Refilled => &events.vnodes_refilled,
+            Event::AbsenceJudged => &events.absences_judged,
+            Event::AbsenceUpheld => &events.absences_upheld,
+            Event::AbsenceUndecided => &events.absences_undecided,
+            Event::Reinstated => &events.values_reinstated,
+            Event::DamageFound => &events.damage_found,
+            Event::DamageMended => &events.damage_mended,
+            Event::TreeVerified => &events.trees_verified,
+            Event::Collected => &events.collections,
+            Event::CollectBroken => &events.collections_broken,
+            Event::Forgotten => &events.evidence_forgotten,
+            Event::AskedAgain => &events.replicas_asked_again,
         };
         counter.inc();
     }
@@ -634,6 +739,11 @@ impl Metrics {
     pub(crate) fn responded(&self, status: u16) {
         let class = usize::from(status / 100).clamp(1, CLASSES.len());
         self.http[class - 1].inc();
+    }
+
+    /// How many vnodes are being refilled.
+    pub(crate) fn refilling(&self, vnodes: usize) {
+        self.gauges.refilling.set(vnodes as i64);
     }
 
     /// What this node keeps for others now. Every one of `peers` has its number, also where that is 0.

@@ -25,6 +25,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::backend::{LocalNode, Readiness};
+use crate::closing::Marks;
 use crate::config::{Checked, ConfigError, Durability, NodeConfig};
 use crate::driver::{Driver, Surroundings};
 use crate::event::{Event, Events};
@@ -61,6 +62,14 @@ pub enum StartError {
         dir: PathBuf,
         /// Whose it is, and what to do.
         reason: String,
+    },
+    /// The data directory takes no file.
+    #[error("data directory {} cannot be written to: {source}; the node's user needs to write there", .dir.display())]
+    Marks {
+        /// The directory.
+        dir: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
     },
     /// The storage failed.
     #[error(transparent)]
@@ -246,8 +255,21 @@ fn run(
     let storage = open_storage(&checked, &events, &mut queue)?;
     let mut seed = [0; 32];
     rand::rng().fill_bytes(&mut seed);
-    let node = Node::new(core_config(&checked), checked.layout.clone(), storage, seed)
-        .map_err(|error| internal(&error))?;
+    let config = &checked.config;
+    let marks = Marks::leave(&config.data_dir, config.durability);
+    let marks = marks.map_err(|source| StartError::Marks {
+        dir: config.data_dir.clone(),
+        source,
+    })?;
+    if let Some(reason) = &marks.suspicion {
+        tracing::warn!(
+            node = config.name,
+            "{reason}: what this node holds may lack what it had acknowledged, and is refilled from the others before it counts"
+        );
+    }
+    let core = core_config(&checked, marks.suspicion.is_some());
+    let node =
+        Node::new(core, checked.layout.clone(), storage, seed).map_err(|error| internal(&error))?;
     runtime.block_on(async {
         let config = &checked.config;
         let (endpoint, acceptor) =
@@ -266,7 +288,11 @@ fn run(
             acceptor,
             http,
         };
-        serve(&checked, node, sockets, events, queue).await;
+        let (marks, sound) = serve(&checked, node, marks, sockets, events, queue).await;
+        // The database is closed by now.
+        if sound && let Err(error) = marks.closed() {
+            tracing::warn!(%error, "the mark of an open directory could not be removed");
+        }
         Ok(())
     })
 }
@@ -316,7 +342,7 @@ fn open_storage(
     Ok(storage)
 }
 
-fn core_config(checked: &Checked) -> Config {
+fn core_config(checked: &Checked, unclean: bool) -> Config {
     let config = &checked.config;
     Config {
         me: checked.id,
@@ -331,8 +357,12 @@ fn core_config(checked: &Checked) -> Config {
             handoff_bytes_per_second: config.handoff_bytes_per_second as u64,
             hedge_percent: config.hedge_percent as u32,
             repair_bytes_per_second: config.repair_bytes_per_second as u64,
+            exchange_cycle: config.exchange_cycle,
+            collect_keys_per_second: config.collect_keys_per_second as u64,
             ..Limits::default()
         },
+        upkeep: true,
+        unclean,
         layout_json: Bytes::from(serde_json::to_vec(&checked.layout).expect("a layout serialises")),
     }
 }
@@ -371,14 +401,16 @@ struct Sockets {
     http: TcpListener,
 }
 
-/// Runs everything that the node is made of until it is told to stop, and takes it down in good order.
+/// Runs everything that the node is made of until it is told to stop, and takes it down in good order. Returns the marks of its directory,
+/// and whether all that it wrote is there.
 async fn serve(
     checked: &Checked,
     node: Node<Rocks>,
+    marks: Marks,
     sockets: Sockets,
     events: Events,
     mut queue: UnboundedReceiver<Event>,
-) {
+) -> (Marks, bool) {
     let Sockets {
         endpoint,
         acceptor,
@@ -445,6 +477,8 @@ async fn serve(
         peers: peers.into_iter().map(|p| (p.id, p.name)).collect(),
         slow_request: config.slow_request,
         silence_max: tuning(config).max_idle + tuning(config).keep_alive,
+        marks,
+        durability: config.durability,
     };
     let mut driver = Driver::new(node, surroundings, readiness, metrics, Rocks::stats);
     let run = driver.run(&mut queue, || {
@@ -465,7 +499,9 @@ async fn serve(
     driver.finish(FAREWELL).await;
     endpoint.close("the node is closing");
     endpoint.wait_idle(FAREWELL).await;
+    let closed = driver.close();
     tracing::info!(node = checked.config.name, "closed");
+    closed
 }
 
 /// Answers the HTTP requests that the driver did not come to see: nothing was done for them.

@@ -163,5 +163,7 @@ fn replica_word(request: &ReplicaRequest) -> &'static str {
         ReplicaRequest::Bucket(_) => "join a bucket",
         ReplicaRequest::Buckets(_) => "tell the buckets",
         ReplicaRequest::Status => "tell the status",
+        ReplicaRequest::Recall(_) => "tell what it had",
+        ReplicaRequest::Upkeep(_) => "upkeep",
     }
 }

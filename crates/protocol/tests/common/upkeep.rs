@@ -71,7 +71,7 @@ pub(crate) fn request() -> BoxedStrategy<Upkeep> {
             base,
             number
         })),
-        (vnode(), any::<u128>()).prop_map(|(vnode, seen)| Upkeep::Root(RootAsked { vnode, seen })),
+        (vnode(), any::<bool>()).prop_map(|(vnode, seen)| Upkeep::Root(RootAsked { vnode, seen })),
         (vnode(), vec(any::<(u64, u8)>(), 0..4))
             .prop_map(|(vnode, ranges)| Upkeep::Parts(PartsAsked { vnode, ranges })),
         (vnode(), option::of(bytes()))

@@ -152,6 +152,12 @@ impl fmt::Display for Checked {
             "  reads        {} of 100 hedged at the most, repairs sent at {} bytes a second",
             config.hedge_percent, config.repair_bytes_per_second
         )?;
+        writeln!(
+            f,
+            "  upkeep       everything compared with the other replicas in {}, evidence of {} keys a second collected",
+            humantime::format_duration(config.exchange_cycle),
+            config.collect_keys_per_second
+        )?;
         write!(
             f,
             "  limits       values of {} bytes, {} siblings, {} requests",

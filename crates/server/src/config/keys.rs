@@ -36,7 +36,7 @@ const fn key(
 }
 
 /// Every key. This table is what `--help` and the documentation list.
-pub const KEYS: [Key; 21] = [
+pub const KEYS: [Key; 23] = [
     key(
         "name",
         "QUORATE_NAME",
@@ -146,6 +146,18 @@ pub const KEYS: [Key; 21] = [
         "how many bytes this node sends in a second to replicas that its reads find stale",
     ),
     key(
+        "exchange_cycle",
+        "QUORATE_EXCHANGE_CYCLE",
+        Some("30s"),
+        "in what time this node compares what it holds once with every other replica of it",
+    ),
+    key(
+        "collect_keys_per_second",
+        "QUORATE_COLLECT_KEYS_PER_SECOND",
+        Some("4096"),
+        "of how many keys a second this node has evidence of removals forgotten",
+    ),
+    key(
         "disk_reserve",
         "QUORATE_DISK_RESERVE",
         Some("auto"),
@@ -244,6 +256,8 @@ pub(super) fn load(
         handoff_bytes_per_second: values.size("handoff_bytes_per_second", 1, usize::MAX)?,
         hedge_percent: values.size("hedge_percent", 0, 100)?,
         repair_bytes_per_second: values.size("repair_bytes_per_second", 1, usize::MAX)?,
+        exchange_cycle: values.cycle("exchange_cycle")?,
+        collect_keys_per_second: values.size("collect_keys_per_second", 1, usize::MAX)?,
         disk_reserve: values.disk_reserve()?,
         slow_request: values.duration("slow_request")?,
         log_format: values.log_format()?,
@@ -414,6 +428,14 @@ impl Values<'_> {
         }
     }
 
+    fn cycle(&self, name: &'static str) -> Result<Duration, ConfigError> {
+        let bounds = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+        match self.duration(name)? {
+            Some(cycle) if bounds.contains(&cycle) => Ok(cycle),
+            _ => Err(self.text(name)?.wrong("it must be from 1s to 24h")),
+        }
+    }
+
     fn log_format(&self) -> Result<LogFormat, ConfigError> {
         let given = self.text("log_format")?;
         given
@@ -453,6 +475,11 @@ mod tests {
         assert_eq!(default("hedge_percent") as u32, limits.hedge_percent);
         let rate = default("repair_bytes_per_second") as u64;
         assert_eq!(rate, limits.repair_bytes_per_second);
+        let rate = default("collect_keys_per_second") as u64;
+        assert_eq!(rate, limits.collect_keys_per_second);
+        let cycle = KEYS.iter().find(|key| key.name == "exchange_cycle");
+        let cycle = humantime::parse_duration(cycle.unwrap().default.unwrap()).unwrap();
+        assert_eq!(cycle, limits.exchange_cycle);
         for key in KEYS {
             assert_eq!(key.variable, format!("QUORATE_{}", key.name.to_uppercase()));
         }

@@ -95,6 +95,10 @@ pub struct NodeConfig {
     pub hedge_percent: usize,
     /// How many bytes this node sends in a second to replicas that its reads find stale.
     pub repair_bytes_per_second: usize,
+    /// In what time this node compares what it holds once with every other replica of it.
+    pub exchange_cycle: Duration,
+    /// Of how many keys a second this node has evidence of removals forgotten.
+    pub collect_keys_per_second: usize,
     /// What must stay free on the disk: below it nothing is taken that adds a value.
     pub disk_reserve: DiskReserve,
     /// Requests that take at least so long are logged; `None` logs none.
