@@ -144,7 +144,8 @@ impl<S: Storage, W> Replica<S, W> {
         })
     }
 
-    /// Which of some values were seen, are not live here, and are not known to be removed.
+    /// Which of some values were here, or are known to be removed, and are not live. Also those of which a removal is known by now: the
+    /// asker has heard this replica when it was not.
     pub(crate) fn recall(&mut self, asked: &Recall) -> ReplicaReply {
         if let Err(refusal) = self.answers_for(asked.vnode, asked.bucket, &asked.key, false) {
             return ReplicaReply::Refused(refusal);
@@ -153,6 +154,8 @@ impl<S: Storage, W> Replica<S, W> {
             Ok(record) => record,
             Err(refusal) => return ReplicaReply::Refused(refusal),
         };
+        let residue = self.residue_of(asked.vnode, asked.bucket, &asked.key);
+        let residue = residue.cloned().unwrap_or_default();
         let seen = match self.vnode(asked.vnode) {
             Ok(vnode) => vnode.seen(),
             Err(refusal) => return ReplicaReply::Refused(refusal),
@@ -163,7 +166,10 @@ impl<S: Storage, W> Replica<S, W> {
                 counter: *counter,
             };
             let is_live = record.live().iter().any(|s| s.span.dot == dot);
-            seen.contains(dot) && !is_live && !record.evidence().contains(dot)
+            let is_known = seen.contains(dot)
+                || record.evidence().contains(dot)
+                || residue.contains(dot);
+            is_known && !is_live
         };
         let dots = asked.dots.iter().copied();
         ReplicaReply::Gone(dots.filter(|dot| is_gone(dot)).collect())
