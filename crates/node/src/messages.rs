@@ -11,6 +11,7 @@ use quorate_storage::{Batch, Storage};
 use crate::accept;
 use crate::api::{Event, Output};
 use crate::forward::Step;
+use crate::keys;
 use crate::node::{Conversation, Kind, Local, Node, ReplyTo, Waiter, remaining_ms, tell};
 use crate::ranking::Errand;
 use crate::replica::{Due, Write, Written};
@@ -87,15 +88,21 @@ impl<S: Storage> Node<S> {
             tell(waiter, ReplicaReply::Refused(refusal), &mut self.local, out);
             return;
         }
-        if let ReplicaRequest::Merge(Merge { bucket, .. }) = &request
+        if let ReplicaRequest::Merge(Merge { bucket, .. })
+        | ReplicaRequest::Read(Read { bucket, .. }) = &request
             && self.buckets.is_news(*bucket)
         {
-            // Before the record, so that whoever is told that it is here can rely on the life being known here.
+            // Before the record, so that whoever is told that it is here can rely on the life being known here. Nor may one who
+            // was told that nothing is here in this life be contradicted by what stood in the one before.
             let mut batch = Batch::new();
             self.buckets.heard(*bucket, &mut batch);
             if let Err(refusal) = self.replica.commit(batch) {
                 tell(waiter, ReplicaReply::Refused(refusal), &mut self.local, out);
                 return;
+            }
+            if let ReplicaRequest::Read(read) = &request {
+                let at = keys::record(read.vnode, read.bucket, &read.key);
+                self.replica.note_unwritten(at.into());
             }
             if let Waiter::Peer(from, _) = waiter {
                 self.compare(from, out);
