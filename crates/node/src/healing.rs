@@ -35,11 +35,8 @@ impl<S: Storage, W> Replica<S, W> {
         strict: bool,
     ) -> Result<(), Refusal> {
         let losses = self.lineage.losses();
-        let lacks = |what: &str| Err(Refusal::Corrupt(format!("this replica {what}")));
-        if losses > 0 {
-            if !self.vnode_unchecked(vnode)?.is_refilled(losses) {
-                return lacks("has lost state and is being refilled from the others");
-            }
+        if losses > 0 && !self.vnode_unchecked(vnode)?.is_refilled(losses) {
+            return lacks("has lost state and is being refilled from the others");
         }
         if strict && !self.is_verified() {
             return lacks("was just started, and has not heard yet whether it lost state");
@@ -48,6 +45,19 @@ impl<S: Storage, W> Replica<S, W> {
             return lacks("has a damaged record of this key, which is being repaired");
         }
         Ok(())
+    }
+
+    /// Refuses where this replica cannot tell which keys there are. A damaged record does not count: whoever else is asked has the key, and
+    /// what replicas disagree about is read.
+    pub(crate) fn lists(&mut self, vnode: VnodeId) -> Result<(), Refusal> {
+        let losses = self.lineage.losses();
+        if losses > 0 && !self.vnode_unchecked(vnode)?.is_refilled(losses) {
+            return lacks("has lost state and is being refilled from the others");
+        }
+        match self.is_verified() {
+            true => Ok(()),
+            false => lacks("was just started, and has not heard yet whether it lost state"),
+        }
     }
 
     /// Whether what this replica lacks says anything: it is whole, as far as others remember it.
@@ -166,9 +176,8 @@ impl<S: Storage, W> Replica<S, W> {
                 counter: *counter,
             };
             let is_live = record.live().iter().any(|s| s.span.dot == dot);
-            let is_known = seen.contains(dot)
-                || record.evidence().contains(dot)
-                || residue.contains(dot);
+            let is_known =
+                seen.contains(dot) || record.evidence().contains(dot) || residue.contains(dot);
             is_known && !is_live
         };
         let dots = asked.dots.iter().copied();
@@ -490,6 +499,10 @@ impl<S: Storage, W> Replica<S, W> {
             "nothing has failed before the first commit"
         );
     }
+}
+
+fn lacks(what: &str) -> Result<(), Refusal> {
+    Err(Refusal::Corrupt(format!("this replica {what}")))
 }
 
 /// The dots of a removal that was sent.

@@ -322,7 +322,7 @@ impl<S: Storage> Node<S> {
         }
     }
 
-    fn sound_scan(&self, scan: &Scan) -> Result<ScanJob, Refusal> {
+    fn sound_scan(&mut self, scan: &Scan) -> Result<ScanJob, Refusal> {
         if let Some(refusal) = self.buckets.objection(scan.bucket, scan.set) {
             return Err(refusal);
         }
@@ -342,6 +342,7 @@ impl<S: Storage> Node<S> {
                     partition.0
                 )));
             }
+            self.replica.lists(vnode)?;
         }
         ScanJob::new(scan, self.layout.partitions())
     }
