@@ -29,7 +29,7 @@ enum Heard {
 struct Asked {
     /// For the whole record, at the last.
     whole: bool,
-    /// When, at the first.
+    /// When, for that: a record that is asked for after a digest has its own time.
     at: Time,
 }
 
@@ -256,8 +256,7 @@ impl ReadConversation {
 
     fn ask(&mut self, now: Time, node: NodeId, digest_only: bool) -> Ask {
         let whole = !digest_only;
-        let asked = self.asked.entry(node).or_insert(Asked { whole, at: now });
-        asked.whole = whole;
+        self.asked.insert(node, Asked { whole, at: now });
         Ask {
             node,
             digest_only,
