@@ -112,9 +112,12 @@ impl ForwardConversation {
         self.at.is_some()
     }
 
-    /// A coordinator has answered. What it refused without doing anything is tried elsewhere.
+    /// A coordinator has answered. What it refused without doing anything is tried elsewhere. So a read is not failed, either, by one
+    /// coordinator that could not reach enough replicas, while another is at it.
     pub(crate) fn answered(&mut self, node: NodeId, answer: Answer) -> Step {
-        if !answer.is_passing() {
+        let is_double = self.at.is_some() && self.hedge.is_some();
+        let is_to_pass = answer.is_passing() || (is_double && is_cut_off(&answer));
+        if !is_to_pass {
             return Step::Answer(answer);
         }
         match (self.leave(node), self.candidates.is_empty()) {
@@ -167,5 +170,14 @@ impl ForwardConversation {
             timed_out,
             may_have_written: self.request.is_write(),
         })
+    }
+}
+
+/// Whether a coordinator says that it lost the replicas it needed. Where its time was up, so is that of any other.
+fn is_cut_off(answer: &Answer) -> bool {
+    match answer {
+        Answer::Unmet(unmet) => !unmet.timed_out,
+        Answer::Explained(explained) => explained.answer().is_ok_and(|inner| is_cut_off(&inner)),
+        _ => false,
     }
 }

@@ -424,7 +424,11 @@ impl<S: Storage> Node<S> {
         out: &mut Vec<Output>,
     ) {
         if let Some(peer) = self.peers.get_mut(&from) {
-            let refusal = match &given {
+            let inner = match &given {
+                Answer::Explained(explained) => explained.answer().ok(),
+                _ => None,
+            };
+            let refusal = match inner.as_ref().unwrap_or(&given) {
                 Answer::Refused(refusal) => Some(refusal),
                 _ => None,
             };

@@ -11,7 +11,9 @@
 //! TCP times one segment a round trip: so it costs two comparisons an ask, needs no table of what is under way, and an answer
 //! that nobody waits for any more is measured like any other.
 //!
-//! Only what is asked is measured. A node that is not the first any more is therefore *probed* now and then, see `hedging`.
+//! Only what is asked is measured. A node that is not the first any more is therefore *probed* now and then, see `hedging`. Nobody can be asked to
+//! coordinate something for a probe, so what is known of that is forgotten after a while without, and one request tells anew. An answer that is owed is
+//! forgotten likewise, whatever it was to: it may have been lost, and then nothing else would end the debt.
 
 use std::time::Duration;
 
@@ -29,6 +31,9 @@ use crate::time::Time;
 const STALE_AFTER: Duration = Duration::from_secs(1);
 /// After so long an ask that is being timed is taken for lost, and another is timed.
 const TIMED_AT_MOST: Duration = Duration::from_secs(2);
+/// How long after the last ask a debt, or an estimate that no probe renews, counts. A request in so long may have to wait for a slow node, and
+/// be it a write, which nobody hedges: that is to be rare. The transport gives up what is stopped long before.
+const FORGET_AFTER: Duration = Duration::from_secs(10);
 /// A node is *slow*, and comes after those that are not, wherever they are, if its mean is so many times the best one's and then some: below
 /// that a node of the own zone is still the better one to ask.
 const SLOW_FACTOR: u64 = 4;
@@ -160,7 +165,12 @@ impl Pace {
 
     fn is_silent(&self, now: Time, limits: &Limits) -> bool {
         let silence = self.owes_since.map(|since| now.since(since));
-        silence.is_some_and(|silence| silence >= self.expected(limits))
+        silence.is_some_and(|silence| silence >= self.expected(limits)) && !self.is_forgotten(now)
+    }
+
+    /// Whether it was not asked for so long that what it did then says nothing of what it would do now.
+    fn is_forgotten(&self, now: Time) -> bool {
+        self.asked_at.is_none_or(|at| now.since(at) >= FORGET_AFTER)
     }
 }
 
@@ -169,8 +179,8 @@ impl Pace {
 pub(crate) struct Standing {
     pub(crate) distance: Distance,
     paces: [Pace; ERRANDS],
-    /// Whether the last it said was that it is in no state to do anything.
-    failed: bool,
+    /// When it said that it is in no state to do anything, if that was the last it said.
+    failed_at: Option<Time>,
 }
 
 impl Standing {
@@ -189,10 +199,11 @@ impl Standing {
     /// It has answered, if only with a refusal: that is a sign of life, and comes quickly, so it is not measured.
     pub(crate) fn answered(&mut self, now: Time, id: RequestId, refusal: Option<&Refusal>) {
         // What is refused for the sake of the request says nothing about the node.
-        self.failed = matches!(
+        let failed = matches!(
             refusal,
             Some(Refusal::Poisoned(_) | Refusal::Overloaded | Refusal::Draining)
         );
+        self.failed_at = failed.then_some(now);
         for pace in &mut self.paces {
             if refusal.is_some() {
                 pace.timed.take_if(|(timed, _)| *timed == id);
@@ -217,7 +228,7 @@ impl Standing {
 
     /// The connection to it ended, or there is a new one. What is known of how quick it is stays.
     pub(crate) fn reconnected(&mut self) {
-        self.failed = false;
+        self.failed_at = None;
         self.paces.iter_mut().for_each(Pace::lost);
     }
 
@@ -230,16 +241,21 @@ impl Standing {
         self.paces[errand as usize].expected(limits)
     }
 
-    /// Its mean, if it was measured.
-    fn mean_us(&self, errand: Errand) -> Option<u64> {
+    /// Its mean, if it was measured, and lately where no probe does that.
+    fn mean_us(&self, now: Time, errand: Errand) -> Option<u64> {
         let pace = &self.paces[errand as usize];
-        pace.sampled_at.map(|_| pace.mean_us)
+        let is_probed = matches!(errand, Errand::Read);
+        let counts = pace.sampled_at.is_some() && (is_probed || !pace.is_forgotten(now));
+        counts.then_some(pace.mean_us)
     }
 
     /// Whether it came to nothing lately, whatever it was asked for: a process that was stopped does nothing at all, and a disk that
     /// stalls holds up reads of what was just written.
     fn is_silent(&self, now: Time, limits: &Limits) -> bool {
-        self.failed || self.paces.iter().any(|pace| pace.is_silent(now, limits))
+        let failed = self
+            .failed_at
+            .is_some_and(|at| now.since(at) < FORGET_AFTER);
+        failed || self.paces.iter().any(|pace| pace.is_silent(now, limits))
     }
 
     /// How well it is to be asked, where the best of those that might be takes so long.
@@ -247,7 +263,7 @@ impl Standing {
         if self.is_silent(now, limits) {
             return Tier::Silent;
         }
-        match self.mean_us(errand) {
+        match self.mean_us(now, errand) {
             Some(mean) if mean > SLOW_FACTOR * best_us + SLOW_SLACK_US => Tier::Slow,
             _ => Tier::Well,
         }
@@ -257,7 +273,7 @@ impl Standing {
 impl<S: Storage> Node<S> {
     /// The nodes of these seats that are in reach, this one apart, the best to ask first: those that answer as they should before the slow
     /// ones and these before the silent ones; among equals those of the own zone, then of the own region; then the quickest. One that was
-    /// never asked counts as quick, so that it gets to be measured.
+    /// never asked, or not for long, counts as quick, so that it gets to be measured.
     pub(crate) fn ranked(&self, seats: &[Seat], errand: Errand) -> Vec<NodeId> {
         let ranked = self.ranked_nodes(seats.iter().map(|seat| seat.node), errand);
         ranked.into_iter().map(|(_, node)| node).collect()
@@ -276,10 +292,10 @@ impl<S: Storage> Node<S> {
         });
         let up: Vec<(NodeId, &Standing)> = up.collect();
         let sound = up.iter().filter(|(_, s)| !s.is_silent(now, limits));
-        let best = sound.filter_map(|(_, s)| s.mean_us(errand)).min();
+        let best = sound.filter_map(|(_, s)| s.mean_us(now, errand)).min();
         let rank = |(node, standing): (NodeId, &Standing)| {
             let tier = standing.tier(now, errand, best.unwrap_or(0), limits);
-            let mean = standing.mean_us(errand).unwrap_or(0);
+            let mean = standing.mean_us(now, errand).unwrap_or(0);
             (tier, standing.distance, mean, node)
         };
         let mut ranked: Vec<_> = up.into_iter().map(rank).collect();
@@ -400,7 +416,7 @@ mod tests {
     fn an_old_estimate_weighs_no_more_than_a_new_sample() {
         let (mut standing, mut now) = seasoned(20, 100_000);
         let mut probes = 0;
-        while standing.mean_us(READ) > Some(2_000) {
+        while standing.mean_us(now, READ) > Some(2_000) {
             now.0 += 1_000_000;
             probes += 1;
             let id = RequestId(100 + probes);
@@ -416,7 +432,7 @@ mod tests {
         let (mut standing, mut now) = seasoned(10, 9_000);
         let poisoned = ReplicaReply::Refused(Refusal::Poisoned("sync".to_owned()));
         let wrong = ReplicaReply::Refused(Refusal::WrongLayout { version: 2 });
-        let mean = standing.mean_us(READ);
+        let mean = standing.mean_us(now, READ);
         standing.asked(now, RequestId(11), READ);
         now.0 += 10;
         standing.replied(now, RequestId(11), &wrong);
@@ -424,21 +440,40 @@ mod tests {
         standing.asked(now, RequestId(12), READ);
         standing.replied(now, RequestId(12), &poisoned);
         assert!(standing.is_silent(now, &limits()));
-        assert_eq!(standing.mean_us(READ), mean);
+        assert_eq!(standing.mean_us(now, READ), mean);
         standing.asked(now, RequestId(13), READ);
         standing.replied(now, RequestId(13), &ReplicaReply::Digest([0; 16]));
         assert!(!standing.is_silent(now, &limits()));
     }
 
     #[test]
+    fn what_was_long_ago_is_forgotten() {
+        let (mut standing, mut now) = seasoned(10, 9_000);
+        standing.asked(now, RequestId(11), Errand::PassedWrite);
+        now.0 += 500_000;
+        standing.answered(now, RequestId(11), None);
+        let overloaded = Some(&Refusal::Overloaded);
+        standing.answered(now, RequestId(12), overloaded);
+        standing.asked(now, RequestId(13), Errand::Write);
+        let asked_at = now;
+        now = asked_at.after(FORGET_AFTER - Duration::from_secs(1));
+        assert!(standing.is_silent(now, &limits()));
+        assert!(standing.mean_us(now, Errand::PassedWrite).is_some());
+        now = asked_at.after(FORGET_AFTER);
+        assert!(!standing.is_silent(now, &limits()));
+        assert_eq!(standing.mean_us(now, Errand::PassedWrite), None);
+        assert!(standing.mean_us(now, READ).is_some(), "probes renew it");
+    }
+
+    #[test]
     fn a_lost_connection_ends_all_debts_and_keeps_the_estimate() {
         let (mut standing, mut now) = seasoned(10, 9_000);
-        let mean = standing.mean_us(READ);
+        let mean = standing.mean_us(now, READ);
         standing.asked(now, RequestId(11), READ);
         standing.asked(now, RequestId(12), Errand::Write);
         standing.reconnected();
         now.0 += 10_000_000;
         assert!(!standing.is_silent(now, &limits()));
-        assert_eq!(standing.mean_us(READ), mean);
+        assert_eq!(standing.mean_us(now, READ), mean);
     }
 }

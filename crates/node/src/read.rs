@@ -29,7 +29,7 @@ enum Heard {
 struct Asked {
     /// For the whole record, at the last.
     whole: bool,
-    /// When, at the first.
+    /// When, for that: a record that is asked for after a digest has its own time.
     at: Time,
     /// During which input of the node, at the last.
     input: u64,
@@ -415,14 +415,8 @@ impl ReadConversation {
     }
 
     fn ask(&mut self, now: Time, node: NodeId, digest_only: bool) -> Ask {
-        let (whole, input) = (!digest_only, self.input);
-        let asked = self.asked.entry(node);
-        let asked = asked.or_insert(Asked {
-            whole,
-            at: now,
-            input,
-        });
-        (asked.whole, asked.input) = (whole, input);
+        let (whole, at, input) = (!digest_only, now, self.input);
+        self.asked.insert(node, Asked { whole, at, input });
         Ask {
             node,
             digest_only,

@@ -16,7 +16,7 @@ pub(crate) struct Hedge {
 }
 
 impl ReadConversation {
-    /// Who was asked and owes an answer, and when each was asked first.
+    /// Who was asked and owes an answer, and when each was asked for it.
     pub(crate) fn awaited(&self) -> impl Iterator<Item = (NodeId, Time)> {
         let asked = self.asked.iter().map(|(node, asked)| (*node, asked.at));
         asked.filter(|(node, _)| self.awaits(*node))

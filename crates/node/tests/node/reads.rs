@@ -473,6 +473,132 @@ fn a_coordinator_that_is_silent_gets_no_more_requests() {
     assert!(matches!(c.answer_to(write), Some(Answer::Stored { .. })));
 }
 
+/// To whom n3 has passed something on that is still on the wire.
+fn passed_by_n3(c: &Cluster) -> Vec<usize> {
+    let requests = c.wire.iter().filter(|e| e.from == 3);
+    let requests = requests.filter(|e| matches!(e.message, Message::Request(..)));
+    requests.map(|e| e.to).collect()
+}
+
+/// Reads a key at n3 once a second, with all messages arriving at once. Returns how often each node was passed one.
+fn read_at_n3(c: &mut Cluster, key: &str, times: usize) -> Vec<usize> {
+    let mut passed = vec![0; c.nodes.len()];
+    for _ in 0..times {
+        c.pass(Duration::from_secs(1));
+        let read = c.ask(3, get(key));
+        for node in passed_by_n3(c) {
+            passed[node] += 1;
+        }
+        c.settle();
+        assert_eq!(c.shown(read), ["v"]);
+    }
+    passed
+}
+
+/// Four nodes, and a key that n3 has no replica of and has read once.
+fn passing() -> (Cluster, String) {
+    let mut c = Cluster::of(4);
+    let key = c.key_not_on(3);
+    c.quietly(|c| {
+        c.ask(3, put(&key, "v").with(w(3)));
+        c.settle();
+        c.ask(3, get(&key));
+        c.settle();
+    });
+    (c, key)
+}
+
+#[test]
+fn a_coordinator_that_was_slow_once_is_tried_again() {
+    let (mut c, key) = passing();
+    let read = c.ask(3, get(&key));
+    let slow = passed_by_n3(&c)[0];
+    let held: Vec<_> = c.wire.extract_if(.., |e| e.to == slow).collect();
+    c.pass(5 * MS);
+    c.settle();
+    assert_eq!(c.shown(read), ["v"]);
+    c.pass(900 * MS);
+    c.wire.extend(held);
+    c.settle();
+    assert_eq!(read_at_n3(&mut c, &key, 9)[slow], 0);
+    // Nobody probes coordinators: a request now and then tells how they do.
+    assert_eq!(read_at_n3(&mut c, &key, 20)[slow], 2);
+}
+
+#[test]
+fn an_answer_that_never_came_is_not_held_against_a_node_for_ever() {
+    let (mut c, key) = passing();
+    let write = c.ask(3, put(&key, "never"));
+    let silent = passed_by_n3(&c)[0];
+    c.wire.clear();
+    assert_eq!(read_at_n3(&mut c, &key, 9)[silent], 0);
+    assert!(c.answer_to(write).is_some(), "its time was up");
+    assert!(read_at_n3(&mut c, &key, 10)[silent] > 5);
+}
+
+#[test]
+fn a_refusal_with_an_account_is_a_refusal_all_the_same() {
+    let (mut c, key) = passing();
+    let write = c.ask(3, put(&key, "w").explained());
+    let broken = passed_by_n3(&c)[0];
+    c.input(broken, Input::Poisoned("the disk failed".to_owned()));
+    c.deliver(3, broken);
+    c.deliver(broken, 3);
+    c.settle();
+    let (stored, _) = c.explained(write);
+    assert!(matches!(stored, Answer::Stored { .. }), "elsewhere");
+    c.ask(3, get(&key));
+    assert_ne!(passed_by_n3(&c), [broken]);
+    c.settle();
+}
+
+#[test]
+fn a_hedge_that_fails_does_not_fail_what_the_first_may_still_answer() {
+    let (mut c, key) = passing();
+    let options = Options {
+        r: Some(Quorum::Count(2)),
+        pr: Some(Quorum::Count(2)),
+        ..Options::default()
+    };
+    let read = c.ask(3, get(&key).with(options));
+    let first = passed_by_n3(&c)[0];
+    c.pass(5 * MS);
+    let second = passed_by_n3(&c)[1];
+    let held: Vec<_> = c.wire.extract_if(.., |e| e.to == first).collect();
+    c.deliver(3, second);
+    for other in c.replicas(&key) {
+        if other != second {
+            c.down(second, other);
+        }
+    }
+    c.pass(700 * MS);
+    while c.wire.iter().any(|e| e.from == second && e.to == 3) {
+        c.deliver(second, 3);
+    }
+    assert_eq!(counted(&c, "Unmet"), 1);
+    assert_eq!(c.answer_to(read), None, "the first has it still");
+    c.wire.extend(held);
+    c.settle();
+    assert_eq!(c.shown(read), ["v"]);
+}
+
+#[test]
+fn a_record_has_its_own_time_after_the_digest() {
+    let mut c = stocked(Limits::default());
+    c.plant(1, "k", &holding(&[(foreign(1), "newer")], &[]));
+    let read = c.ask(0, get("k"));
+    c.pass(4 * MS);
+    c.deliver(0, 1);
+    c.deliver(1, 0);
+    assert_eq!(being_read(&c), [1], "for its record");
+    c.pass(4 * MS);
+    assert_eq!(counted(&c, "HedgeSent"), 0, "it was asked 4 ms ago");
+    c.pass(MS);
+    assert_eq!(counted(&c, "HedgeSent"), 1);
+    c.settle();
+    assert_eq!(c.shown(read).len(), 2);
+}
+
 // ---- Repairs ----
 
 /// n0 and n2 hold the keys, n1 has none of them, and n0 asks n1 first.
