@@ -25,6 +25,7 @@ use tokio::time::{Sleep, sleep_until};
 use crate::backend::Readiness;
 use crate::event::{ConnectionId, End, Event, HttpRequest};
 use crate::metrics::{Found, Metrics, Operation};
+use crate::opened::Opened;
 use crate::pulse::Pulse;
 use crate::slow::{self, Throttle};
 use crate::steps::Steps;
@@ -90,6 +91,8 @@ pub(crate) struct Surroundings {
     pub(crate) slow_request: Option<Duration>,
     /// After this time without a word from this node every peer has given it up.
     pub(crate) silence_max: Duration,
+    /// Its data directory.
+    pub(crate) opened: Opened,
 }
 
 pub(crate) struct Driver<S> {
@@ -218,6 +221,11 @@ impl<S: Storage> Driver<S> {
             finishing.spawn(async move { link.sender.finish(within).await });
         }
         finishing.join_all().await;
+    }
+
+    /// The storage, to be closed, and its directory.
+    pub(crate) fn into_storage(self) -> (S, Opened) {
+        (self.node.into_storage(), self.surroundings.opened)
     }
 
     fn now(&self) -> Time {
@@ -360,6 +368,9 @@ impl<S: Storage> Driver<S> {
             node_connections: self.connections.len() - client_connections,
             client_connections,
         });
+        let upkeep = self.node.upkeep_status();
+        self.metrics
+            .upkeep(&upkeep, self.node.vnodes_with_evidence());
         let pending = self.node.pending_hints();
         self.metrics
             .hints(self.surroundings.peers.values(), &pending);
@@ -373,6 +384,14 @@ impl<S: Storage> Driver<S> {
             clock_ms: pulse.clock_ms,
         })));
         self.tell_of_the_disk(pulse);
+        let opened = &mut self.surroundings.opened;
+        if opened.awaits_record()
+            && self.node.is_loss_recorded()
+            && let Err(error) = opened.recorded()
+        {
+            let node = &self.surroundings.name;
+            tracing::warn!(node, %error, "that state was lost is on record, and cannot be taken out of the directory");
+        }
     }
 
     /// Says once that the disk is nearly full, and once that it is not any more.

@@ -24,6 +24,7 @@ mod init;
 mod links;
 mod metrics;
 mod open_files;
+mod opened;
 mod pulse;
 mod running;
 mod slow;

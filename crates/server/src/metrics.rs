@@ -6,6 +6,8 @@
 //!
 //! `docs/metrics.md` lists them all; a test compares it with what is exported.
 
+mod upkeep;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +21,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::Registry;
 use quorate_node::Event;
-use quorate_protocol::{Answer, PendingHints, Refusal, ReplicaRequest, Request};
+use quorate_protocol::{Answer, PendingHints, Refusal, ReplicaRequest, Request, UpkeepStatus};
 use quorate_storage::rocks::{Counters, Distribution, Stats};
 
 /// Microseconds. From a read in memory to the longest timeout.
@@ -28,11 +30,13 @@ const REQUEST_BOUNDS_US: &[u64] = &[
     1_000_000, 2_000_000, 5_000_000, 30_000_000,
 ];
 
-const OPERATIONS: [&str; 8] = [
-    "get", "put", "delete", "list", "bucket", "buckets", "status", "describe",
+const OPERATIONS: [&str; 9] = [
+    "get", "put", "delete", "list", "bucket", "buckets", "status", "describe", "repair",
 ];
 const OUTCOMES: [&str; 4] = ["ok", "absent", "refused", "unmet"];
-const REPLICA_REQUESTS: [&str; 6] = ["merge", "read", "scan", "bucket", "buckets", "status"];
+const REPLICA_REQUESTS: [&str; 8] = [
+    "merge", "read", "scan", "bucket", "buckets", "status", "recall", "upkeep",
+];
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// Which operation a client asked for: an index of [`OPERATIONS`].
@@ -50,6 +54,7 @@ impl Operation {
             Request::Buckets => 5,
             Request::Status => 6,
             Request::Describe => 7,
+            Request::Repair(_) => 8,
         })
     }
 }
@@ -147,6 +152,7 @@ pub(crate) struct Metrics {
     quic_received: Counter,
     quic_sent: Counter,
     events: Events,
+    upkeep: upkeep::Upkeep,
     slow: Counter,
     http: [Counter; CLASSES.len()],
     gauges: Gauges,
@@ -469,6 +475,7 @@ impl Metrics {
                     "Listings that asked more replicas because those asked first were slow",
                 ),
             },
+            upkeep: upkeep::Upkeep::new(&mut make),
             slow: make.counter(
                 "slow_requests",
                 "Requests that took longer than slow_request, logged or not",
@@ -567,6 +574,8 @@ impl Metrics {
             ReplicaRequest::Bucket(_) => 3,
             ReplicaRequest::Buckets(_) => 4,
             ReplicaRequest::Status => 5,
+            ReplicaRequest::Recall(_) => 6,
+            ReplicaRequest::Upkeep(_) => 7,
         };
         self.replica_requests[at].inc();
     }
@@ -611,6 +620,25 @@ impl Metrics {
             Event::HintDropped => &events.hints_dropped,
             Event::FallbackCoordinated => &events.fallback_coordinated,
             Event::FallbackRead => &events.fallback_reads,
+            Event::Exchanged
+            | Event::ExchangeBroken
+            | Event::KeyReconciled
+            | Event::LossFound
+            | Event::Refilled
+            | Event::AbsenceJudged
+            | Event::AbsenceUpheld
+            | Event::AbsenceUndecided
+            | Event::Reinstated
+            | Event::DamageFound
+            | Event::DamageMended
+            | Event::TreeVerified
+            | Event::Collected
+            | Event::CollectBroken
+            | Event::Forgotten
+            | Event::AskedAgain => match self.upkeep.counter(event) {
+                Some(counter) => counter,
+                None => return,
+            },
         };
         counter.inc();
     }
@@ -652,6 +680,11 @@ impl Metrics {
             set(&self.hints, hints.map_or(0, |h| h.count));
             set(&self.hint_bytes, hints.map_or(0, |h| h.bytes));
         }
+    }
+
+    /// What the node says of its upkeep, and in how many partitions there is evidence.
+    pub(crate) fn upkeep(&self, status: &UpkeepStatus, with_evidence: usize) {
+        self.upkeep.found(status, with_evidence);
     }
 
     pub(crate) fn found(&self, found: &Found) {

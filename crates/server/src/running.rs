@@ -32,6 +32,7 @@ use crate::identity::{self, Mismatch};
 use crate::links::{self, Knocks, Reader};
 use crate::metrics::{Metrics, Who};
 use crate::open_files;
+use crate::opened::{Lost, Opened};
 use crate::pulse;
 
 /// How long peers and HTTP clients may take to hear the last answers once all requests are done.
@@ -243,11 +244,17 @@ fn run(
         .enable_all()
         .build()
         .map_err(|error| internal(&error))?;
-    let storage = open_storage(&checked, &events, &mut queue)?;
+    let (storage, opened) = open_storage(&checked, &events, &mut queue)?;
+    let unclean = tell_of_loss(&checked, &opened);
     let mut seed = [0; 32];
     rand::rng().fill_bytes(&mut seed);
-    let node = Node::new(core_config(&checked), checked.layout.clone(), storage, seed)
-        .map_err(|error| internal(&error))?;
+    let node = Node::new(
+        core_config(&checked, unclean),
+        checked.layout.clone(),
+        storage,
+        seed,
+    )
+    .map_err(|error| internal(&error))?;
     runtime.block_on(async {
         let config = &checked.config;
         let (endpoint, acceptor) =
@@ -266,7 +273,7 @@ fn run(
             acceptor,
             http,
         };
-        serve(&checked, node, sockets, events, queue).await;
+        serve(&checked, (node, opened), sockets, events, queue).await;
         Ok(())
     })
 }
@@ -276,7 +283,7 @@ fn open_storage(
     checked: &Checked,
     events: &Events,
     queue: &mut UnboundedReceiver<Event>,
-) -> Result<Rocks, StartError> {
+) -> Result<(Rocks, Opened), StartError> {
     let config = &checked.config;
     let options = RocksOptions {
         durability: match config.durability {
@@ -298,6 +305,14 @@ fn open_storage(
             reason,
         },
     })?;
+    // Before anything is written that could be lost.
+    let opened = Opened::look(&config.data_dir, config.durability, made.is_some());
+    let opened = opened.map_err(|error| {
+        StartError::Internal(format!(
+            "data directory {}: how it was used last cannot be read or written: {error}",
+            config.data_dir.display()
+        ))
+    })?;
     // Before the runtime runs, nothing but the committer can speak.
     while let Some(ticket) = made {
         match queue.blocking_recv() {
@@ -313,10 +328,29 @@ fn open_storage(
             other => unreachable!("before the node runs came {other:?}"),
         }
     }
-    Ok(storage)
+    Ok((storage, opened))
 }
 
-fn core_config(checked: &Checked) -> Config {
+/// Whether what this node acknowledged last may be lost; says so to whoever reads its log.
+fn tell_of_loss(checked: &Checked, opened: &Opened) -> bool {
+    let node = &checked.config.name;
+    match opened.lost() {
+        None => return false,
+        Some(Lost::Unsynced) => tracing::warn!(
+            node,
+            "the machine went down while this node ran with durability \"os\": what it acknowledged last may be lost, \
+             so it answers reads only of what the other replicas have told it anew"
+        ),
+        Some(Lost::Restored) => tracing::warn!(
+            node,
+            "its directory was restored from a copy, as RESTORED says: it answers reads only of what the other replicas \
+             have told it anew"
+        ),
+    }
+    true
+}
+
+fn core_config(checked: &Checked, unclean: bool) -> Config {
     let config = &checked.config;
     Config {
         me: checked.id,
@@ -331,9 +365,15 @@ fn core_config(checked: &Checked) -> Config {
             handoff_bytes_per_second: config.handoff_bytes_per_second as u64,
             hedge_percent: config.hedge_percent as u32,
             repair_bytes_per_second: config.repair_bytes_per_second as u64,
+            exchange_cycle: config.exchange_cycle,
+            verify_cycle: config.verify_cycle,
+            collect_after: config.collect_after,
+            collect_keys_per_second: config.collect_keys_per_second as u64,
             ..Limits::default()
         },
         layout_json: Bytes::from(serde_json::to_vec(&checked.layout).expect("a layout serialises")),
+        upkeep: true,
+        unclean,
     }
 }
 
@@ -374,7 +414,7 @@ struct Sockets {
 /// Runs everything that the node is made of until it is told to stop, and takes it down in good order.
 async fn serve(
     checked: &Checked,
-    node: Node<Rocks>,
+    (node, opened): (Node<Rocks>, Opened),
     sockets: Sockets,
     events: Events,
     mut queue: UnboundedReceiver<Event>,
@@ -445,6 +485,7 @@ async fn serve(
         peers: peers.into_iter().map(|p| (p.id, p.name)).collect(),
         slow_request: config.slow_request,
         silence_max: tuning(config).max_idle + tuning(config).keep_alive,
+        opened,
     };
     let mut driver = Driver::new(node, surroundings, readiness, metrics, Rocks::stats);
     let run = driver.run(&mut queue, || {
@@ -465,7 +506,15 @@ async fn serve(
     driver.finish(FAREWELL).await;
     endpoint.close("the node is closing");
     endpoint.wait_idle(FAREWELL).await;
-    tracing::info!(node = checked.config.name, "closed");
+    let node = &checked.config.name;
+    let (storage, opened) = driver.into_storage();
+    match storage.close_with(|| opened.closed()) {
+        Ok(Ok(())) => tracing::info!(node, "closed"),
+        Ok(Err(error)) => {
+            tracing::warn!(node, %error, "closed, and it could not be written down that it was");
+        }
+        Err(error) => tracing::error!(node, %error, "not everything that was written is on disk"),
+    }
 }
 
 /// Answers the HTTP requests that the driver did not come to see: nothing was done for them.

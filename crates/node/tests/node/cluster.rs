@@ -514,6 +514,7 @@ impl Cluster {
             }
             Request::Buckets => "buckets".to_owned(),
             Request::Status => "status".to_owned(),
+            Request::Repair(repair) => format!("repair partition {}", repair.partition),
         }
     }
 
@@ -546,6 +547,7 @@ impl Cluster {
                     status.silent.join(" ")
                 )
             }
+            Answer::Repaired(came_to) => format!("{came_to:?}"),
             Answer::Explained(explained) => match explained.clone().open() {
                 Ok((answer, _)) => format!("{}, explained", self.answer(key, &answer)),
                 Err(why) => why,
@@ -810,7 +812,11 @@ impl With for Request {
             | Request::Get(Get { options, .. })
             | Request::Delete(Delete { options, .. })
             | Request::List(List { options, .. }) => *options = with,
-            Request::Describe | Request::Bucket(_) | Request::Buckets | Request::Status => {}
+            Request::Describe
+            | Request::Bucket(_)
+            | Request::Buckets
+            | Request::Status
+            | Request::Repair(_) => {}
         }
         self
     }

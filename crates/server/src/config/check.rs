@@ -152,6 +152,15 @@ impl fmt::Display for Checked {
             "  reads        {} of 100 hedged at the most, repairs sent at {} bytes a second",
             config.hedge_percent, config.repair_bytes_per_second
         )?;
+        writeln!(
+            f,
+            "  upkeep       exchanges with every replica in {}, all records checked in {}; remains of removed values of {} \
+             keys a second collected after {}",
+            humantime::format_duration(config.exchange_cycle),
+            humantime::format_duration(config.verify_cycle),
+            config.collect_keys_per_second,
+            humantime::format_duration(config.collect_after)
+        )?;
         write!(
             f,
             "  limits       values of {} bytes, {} siblings, {} requests",
