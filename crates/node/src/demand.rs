@@ -46,8 +46,8 @@ pub(crate) struct Demand {
 
 impl Demand {
     /// An exchange with the first that is left has ended.
-    fn ended(&mut self, cost: Repaired, peer: &str) {
-        let (learnt, broken) = (cost.keys > 0, cost.broken > 0);
+    fn ended(&mut self, cost: Repaired, learnt: bool, peer: &str) {
+        let broken = cost.broken > 0;
         self.came_to.add(cost);
         let Some(node) = self.left.front().copied() else {
             return;
@@ -266,21 +266,15 @@ impl<S: Storage> Node<S> {
             return;
         }
         let name = self.name_of(peer);
+        let learnt = self.upkeep.exchanging.learnt;
         if let Some(demand) = self.upkeep.exchanging.demands.front_mut()
             && demand.vnode == vnode
             && demand.left.front() == Some(&peer)
         {
-            demand.ended(cost, &name);
+            demand.ended(cost, learnt, &name);
         }
-        // What is left of it comes at once; and if nothing is, its answer.
-        let exchanging = &mut self.upkeep.exchanging;
-        if exchanging
-            .demands
-            .front()
-            .is_some_and(|d| d.left.is_empty())
-        {
-            let _ = self.demanded(out);
-        }
+        // If nothing is left of it, its answer does not wait for the next exchange.
+        let _ = self.demanded(out);
     }
 
     // ---- Status ----

@@ -81,6 +81,8 @@ pub(crate) struct Exchanging {
     pub(crate) equal: BTreeMap<(VnodeId, NodeId), Time>,
     /// What the exchange under way has cost so far.
     cost: Repaired,
+    /// Whether it has brought anything that this node had not.
+    pub(crate) learnt: bool,
     /// What all have come to.
     pub(crate) totals: Repaired,
 }
@@ -148,6 +150,7 @@ impl<S: Storage> Node<S> {
             self.upkeep.exchanging.last = Some((vnode, peer));
         }
         self.upkeep.exchanging.cost = Repaired::default();
+        self.upkeep.exchanging.learnt = false;
         let Ok(state) = self.replica.vnode(vnode) else {
             let broken = Repaired {
                 broken: 1,
@@ -413,10 +416,9 @@ impl<S: Storage> Node<S> {
             self.replica.filter = filter;
             match joined {
                 Ok((_, changed)) => {
-                    if changed || sent.record != record {
-                        self.upkeep.exchanging.cost.keys += 1;
-                        out.push(Output::Event(Event::KeyReconciled));
-                    }
+                    self.upkeep.exchanging.cost.keys += 1;
+                    self.upkeep.exchanging.learnt |= changed;
+                    out.push(Output::Event(Event::KeyReconciled));
                 }
                 Err(_) => return false,
             }
