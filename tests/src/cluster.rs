@@ -125,6 +125,11 @@ impl Cluster {
             .expect("the node was started")
     }
 
+    /// Takes note that a node has ended by itself.
+    pub fn forget_node(&mut self, number: u16) {
+        self.nodes[usize::from(number) - 1] = None;
+    }
+
     /// Ends a node with SIGKILL.
     pub fn kill_node(&mut self, number: u16) {
         self.kill_nodes(&[number]);

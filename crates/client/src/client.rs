@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_protocol::{
-    Answer, ClusterStatus, Description, Header, Request, TIMEOUT_DEFAULT, Value,
+    Answer, ClusterStatus, Description, Header, Repair, Repaired, Request, TIMEOUT_DEFAULT, Value,
 };
 use quorate_ring::{Layout, NodeId};
 use quorate_transport::{Credentials, Endpoint, Expected, Identity, Tuning, resolve};
@@ -168,6 +168,20 @@ impl Client {
     pub async fn status(&self) -> Result<ClusterStatus, Error> {
         match self.call(Request::Status, None).await? {
             Answer::Status(status) => Ok(status),
+            other => Err(crate::requests::unexpected(&other, false)),
+        }
+    }
+
+    /// Has all replicas of a partition compare what they hold and join what differs, and tells what that came to: also where not
+    /// everything could be done, or not within `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// As any request; refused if there is no such partition.
+    pub async fn repair(&self, partition: u16, timeout: Duration) -> Result<Repaired, Error> {
+        let request = Request::Repair(Repair { partition });
+        match self.call(request, Some(timeout)).await? {
+            Answer::Repaired(came_to) => Ok(came_to),
             other => Err(crate::requests::unexpected(&other, false)),
         }
     }

@@ -1,4 +1,4 @@
-//! `/v1/cluster`, `/v1/cluster/layout` and `/metrics`: how the nodes are.
+//! `/v1/cluster` and what is below it, and `/metrics`: how the nodes are.
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
@@ -6,9 +6,10 @@ use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use quorate_protocol::{Answer, Header, Overview, Request};
+use quorate_ring::Layout;
 
 use crate::problem::{Kind, Problem};
-use crate::{Backend, trace};
+use crate::{Backend, repair, trace};
 
 const METHODS: &str = "GET, HEAD";
 
@@ -28,6 +29,7 @@ pub(crate) async fn respond<B: Backend>(
             Ok(()) => overview(backend, parts).await,
             Err(problem) => Err(problem),
         },
+        "/v1/cluster/repair" => repair::on_repair(backend, parts).await,
         "/v1/cluster/layout" => match get(parts) {
             Ok(()) => layout(backend, parts).await.map(|json| ok(JSON, json)),
             Err(problem) => Err(problem),
@@ -72,17 +74,26 @@ async fn overview<B: Backend>(backend: &B, parts: &Parts) -> Result<Response, Pr
         Answer::Status(status) => status,
         other => return Err(unfit(other)),
     };
-    let layout = serde_json::from_slice(&json).map_err(|error| {
+    let layout = parse(&json)?;
+    let overview = Overview::new(&status, &layout, 0);
+    // Strings, numbers and lists always serialise.
+    let body = serde_json::to_vec(&overview).unwrap_or_default();
+    Ok(ok(JSON, body))
+}
+
+fn parse(json: &[u8]) -> Result<Layout, Problem> {
+    serde_json::from_slice(json).map_err(|error| {
         tracing::error!(%error, "a layout that cannot be read");
         Problem::new(
             Kind::Internal,
             "The node's layout cannot be read. This is a defect.",
         )
-    })?;
-    let overview = Overview::new(&status, &layout, 0);
-    // Strings, numbers and lists always serialise.
-    let body = serde_json::to_vec(&overview).unwrap_or_default();
-    Ok(ok(JSON, body))
+    })
+}
+
+/// The layout as the node has it.
+pub(crate) async fn layout_of<B: Backend>(backend: &B, parts: &Parts) -> Result<Layout, Problem> {
+    parse(&layout(backend, parts).await?)
 }
 
 /// The layout as the node has it, in JSON.
@@ -100,7 +111,8 @@ fn header(parts: &Parts) -> Header {
     }
 }
 
-fn unfit(answer: Answer) -> Problem {
+/// What to say to an answer that is none to what was asked.
+pub(crate) fn unfit(answer: Answer) -> Problem {
     match answer {
         Answer::Refused(refusal) => refusal.into(),
         Answer::Unmet(unmet) => unmet.into(),

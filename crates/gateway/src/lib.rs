@@ -63,6 +63,7 @@ mod listing;
 mod params;
 mod percent;
 mod problem;
+mod repair;
 mod request_id;
 mod serve;
 mod siblings;

@@ -176,6 +176,11 @@ impl Problem {
         self.kind.retry_after_s().is_some()
     }
 
+    /// What happened, in words.
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     #[cfg(test)]
     pub(crate) fn kind(&self) -> Kind {
         self.kind

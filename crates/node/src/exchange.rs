@@ -8,14 +8,14 @@
 //! began: all of that which was live there is here now, or was kept out for a reason. Nobody else adopts (rule R3): a replica that
 //! lost a value without a word would pass on that it has seen it, and no copy of it would be taken any more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_causal::{DotSet, Record};
 use quorate_merkle::Range;
 use quorate_protocol::{
-    BucketId, EvidenceAsked, KeyRecord, Part, PartsAsked, Reconcile, Removal, RootAsked,
+    BucketId, EvidenceAsked, KeyRecord, Part, PartsAsked, Reconcile, Removal, Repaired, RootAsked,
     UPKEEP_KEYS_MAX, Upkeep, UpkeepReply, VnodeId,
 };
 use quorate_ring::NodeId;
@@ -23,6 +23,7 @@ use quorate_storage::Storage;
 use rand::Rng;
 
 use crate::api::{Event, Output};
+use crate::demand::Demand;
 use crate::node::Node;
 use crate::replica::decode;
 use crate::time::Time;
@@ -57,6 +58,8 @@ struct Exchange {
     removed: BTreeMap<(BucketId, Bytes), DotSet>,
     /// Whether this side has values that the other keeps out, having lost state itself: they may be of before the loss.
     doubtful: bool,
+    /// Whether somebody asked for it.
+    demanded: bool,
 }
 
 #[derive(Debug)]
@@ -76,7 +79,25 @@ pub(crate) struct Exchanging {
     urgent: BTreeSet<(VnodeId, NodeId)>,
     /// The last that came by turn.
     last: Option<(VnodeId, NodeId)>,
-    next: Time,
+    pub(crate) next: Time,
+    /// What somebody asks for: before all others.
+    pub(crate) demands: VecDeque<Demand>,
+    /// When each pair was found or made equal last.
+    pub(crate) equal: BTreeMap<(VnodeId, NodeId), Time>,
+    /// What the exchange under way has cost so far.
+    cost: Repaired,
+    /// Whether it has brought anything that this node had not.
+    pub(crate) learnt: bool,
+    /// What all have come to.
+    pub(crate) totals: Repaired,
+}
+
+impl Exchanging {
+    /// The other side is asked something.
+    pub(crate) fn asks(&mut self, what: &Upkeep) {
+        self.cost.rounds += 1;
+        self.cost.bytes += what.bytes();
+    }
 }
 
 impl<S: Storage> Node<S> {
@@ -86,7 +107,7 @@ impl<S: Storage> Node<S> {
     }
 
     /// Every vnode of this node with each of its other replicas.
-    fn pairs(&self) -> Vec<(VnodeId, NodeId)> {
+    pub(crate) fn pairs(&self) -> Vec<(VnodeId, NodeId)> {
         let mut pairs = Vec::new();
         for vnode in self.own_vnodes() {
             let others = self.primaries(vnode);
@@ -132,9 +153,11 @@ impl<S: Storage> Node<S> {
             return;
         }
         self.refill_alone(out);
+        let demanded = self.demanded(out);
         let pairs = self.pairs();
         let urgent = self.upkeep.exchanging.urgent.iter();
         let urgent = urgent.copied().find(|(_, peer)| self.is_up(*peer));
+        let urgent = demanded.or(urgent);
         let is_urgent = urgent.is_some();
         let next = urgent.or_else(|| {
             let last = self.upkeep.exchanging.last;
@@ -153,7 +176,14 @@ impl<S: Storage> Node<S> {
             self.upkeep.exchanging.last = Some((vnode, peer));
         }
         let losses = self.replica.lineage.losses();
+        self.upkeep.exchanging.cost = Repaired::default();
+        self.upkeep.exchanging.learnt = false;
         let Ok(state) = self.replica.vnode(vnode) else {
+            let broken = Repaired {
+                broken: 1,
+                ..Repaired::default()
+            };
+            self.exchange_ended((vnode, peer), demanded.is_some(), broken, out);
             return;
         };
         let seen = !state.is_refilled(losses);
@@ -170,6 +200,7 @@ impl<S: Storage> Node<S> {
             evidence_from: None,
             removed: BTreeMap::new(),
             doubtful: false,
+            demanded: demanded.is_some(),
         });
         for node in [self.config.me, peer] {
             let asked = Upkeep::Root(RootAsked { vnode, seen });
@@ -200,6 +231,9 @@ impl<S: Storage> Node<S> {
         let Some(reply) = reply else {
             return self.break_off(now, &exchange, out);
         };
+        if from != self.config.me {
+            self.upkeep.exchanging.cost.bytes += reply.bytes();
+        }
         exchange.answers.insert(from, reply);
         let needed = match exchange.step {
             Step::Reconcile(_) | Step::Evidence => 1,
@@ -406,9 +440,9 @@ impl<S: Storage> Node<S> {
             }
             match joined {
                 Ok((_, changed)) => {
-                    if changed || sent.record != record {
-                        out.push(Output::Event(Event::KeyReconciled));
-                    }
+                    self.upkeep.exchanging.cost.keys += 1;
+                    self.upkeep.exchanging.learnt |= changed;
+                    out.push(Output::Event(Event::KeyReconciled));
                 }
                 Err(_) => return false,
             }
@@ -436,6 +470,12 @@ impl<S: Storage> Node<S> {
                 if refilled {
                     out.push(Output::Event(Event::Refilled));
                 }
+                let cost = std::mem::take(&mut self.upkeep.exchanging.cost);
+                let cost = Repaired {
+                    exchanges: 1,
+                    ..cost
+                };
+                self.exchange_ended((vnode, peer), exchange.demanded, cost, out);
             }
             Err(_) => self.break_off(now, exchange, out),
         }
@@ -449,6 +489,12 @@ impl<S: Storage> Node<S> {
         let exchanging = &mut self.upkeep.exchanging;
         exchanging.urgent.insert((exchange.vnode, exchange.peer));
         exchanging.next = exchanging.next.max(now.after(AFTER_FAILURE));
+        let cost = Repaired {
+            broken: 1,
+            ..std::mem::take(&mut exchanging.cost)
+        };
+        let pair = (exchange.vnode, exchange.peer);
+        self.exchange_ended(pair, exchange.demanded, cost, out);
     }
 
     /// How many vnodes of this node are being refilled after a loss.

@@ -493,11 +493,15 @@ impl<S: Storage, W> Replica<S, W> {
         let mut batch = Batch::new();
         let number = self.lineage.hello().number;
         self.lineage.lose(number, &mut batch);
-        let committed = self.commit(batch);
-        debug_assert!(
-            committed.is_ok(),
-            "nothing has failed before the first commit"
-        );
+        // Synced, so that whoever said that state was lost may stop saying so once this is.
+        self.last = self.storage.commit(batch, Level::Synced);
+        self.loss_at = Some(self.last);
+    }
+
+    /// Whether a loss that was named at the start is on disk, if one was.
+    pub(crate) fn is_loss_recorded(&self) -> bool {
+        self.loss_at
+            .is_none_or(|ticket| self.progress.synced >= ticket)
     }
 }
 

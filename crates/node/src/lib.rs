@@ -20,6 +20,7 @@ mod collect;
 mod condition;
 mod config;
 mod damage;
+mod demand;
 mod exchange;
 mod expiry;
 mod explain;

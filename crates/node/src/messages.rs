@@ -405,7 +405,7 @@ impl<S: Storage> Node<S> {
                 }
                 self.step_status(id, out);
             }
-            Kind::Forward(_) | Kind::List(_) => {}
+            Kind::Forward(_) | Kind::List(_) | Kind::Repair(_) => {}
         }
     }
 
@@ -525,7 +525,8 @@ impl<S: Storage> Node<S> {
                         self.on_scanned(now, id, None, out);
                     }
                 }
-                Kind::List(_) => {}
+                // Of a repair, whoever asked for upkeep is told.
+                Kind::List(_) | Kind::Repair(_) => {}
                 Kind::Status(status) => {
                     status.lost(node);
                     self.step_status(id, out);

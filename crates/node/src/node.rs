@@ -22,6 +22,7 @@ use crate::api::{Caller, Input, Output};
 use crate::buckets::Buckets;
 use crate::change::ChangeConversation;
 use crate::config::Config;
+use crate::demand::RepairConversation;
 use crate::expiry::Wall;
 use crate::explain::Log;
 use crate::forward::ForwardConversation;
@@ -81,6 +82,7 @@ pub(crate) enum Kind {
     /// A part of a listing.
     Scan(ScanConversation),
     Status(StatusConversation),
+    Repair(RepairConversation),
 }
 
 impl Kind {
@@ -93,7 +95,9 @@ impl Kind {
                 _ => 0,
             },
             Kind::Read(read) => read.bytes(),
-            Kind::Change(_) | Kind::List(_) | Kind::Scan(_) | Kind::Status(_) => 0,
+            Kind::Change(_) | Kind::List(_) | Kind::Scan(_) | Kind::Status(_) | Kind::Repair(_) => {
+                0
+            }
         }
     }
 }
@@ -347,12 +351,6 @@ impl<S: Storage> Node<S> {
         Some(waited.fold(self.compare_at, Time::min))
     }
 
-    /// Whether a write or sync failed, so that nothing is acknowledged any more.
-    #[must_use]
-    pub fn is_poisoned(&self) -> bool {
-        self.replica.poisoned().is_some()
-    }
-
     /// How many requests this node coordinates or forwards right now.
     #[must_use]
     pub fn in_flight(&self) -> usize {
@@ -395,6 +393,19 @@ impl<S: Storage> Node<S> {
     #[must_use]
     pub fn storage(&self) -> &S {
         self.replica.storage()
+    }
+
+    /// The storage alone, to be closed. What was committed and not submitted goes with it.
+    #[must_use]
+    pub fn into_storage(self) -> S {
+        self.replica.storage
+    }
+
+    /// Whether it is on disk that state was lost, where [`Config::unclean`] said so; from then on this node remembers it by
+    /// itself.
+    #[must_use]
+    pub fn is_loss_recorded(&self) -> bool {
+        self.replica.is_loss_recorded()
     }
 
     /// What the vnode of a key has seen. For tests and for the simulator's checks.

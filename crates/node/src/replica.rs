@@ -92,7 +92,7 @@ pub(crate) struct Replica<S, W> {
     pub(crate) late: BTreeMap<(VnodeId, BucketId, Bytes), BTreeSet<Dot>>,
     rng: ChaCha12Rng,
     /// The last commit, and how far the disk has come.
-    last: Ticket,
+    pub(crate) last: Ticket,
     pub(crate) progress: Progress,
     /// Who waits for which commit; each in ascending order of tickets.
     for_written: VecDeque<(Ticket, W)>,
@@ -112,6 +112,8 @@ pub(crate) struct Replica<S, W> {
     pub(crate) moment: Moment,
     /// How far what is dead has been dropped.
     pub(crate) sweep: Sweep,
+    /// The commit by which a loss that was named at the start is put on record.
+    pub(crate) loss_at: Option<Ticket>,
     /// How much is kept for primaries that are out of reach.
     hints: BTreeMap<NodeId, Held>,
 }
@@ -154,6 +156,7 @@ impl<S: Storage, W> Replica<S, W> {
             full: None,
             moment: Moment::default(),
             sweep: Sweep::default(),
+            loss_at: None,
             hints: BTreeMap::new(),
         })
     }

@@ -134,6 +134,7 @@ impl<S: Storage> Node<S> {
                 Ok(())
             }
             Request::List(list) => self.begin_list(accepted, list, None, out),
+            Request::Repair(repair) => self.begin_repair(accepted, repair, out),
             Request::Status => Err(Refusal::Malformed("not yet".to_owned())),
             Request::Put(_) | Request::Get(_) | Request::Delete(_) | Request::Describe => {
                 unreachable!("it is about a key, or was answered before")
@@ -358,7 +359,8 @@ impl<S: Storage> Node<S> {
             | Request::List(_)
             | Request::Bucket(_)
             | Request::Buckets
-            | Request::Status => {
+            | Request::Status
+            | Request::Repair(_) => {
                 unreachable!("it has no target, so it was answered before")
             }
         }

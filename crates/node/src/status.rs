@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use quorate_protocol::{
     Answer, ClusterStatus, Header, Message, NodeStatus, PendingHints, Refusal, ReplicaRequest,
-    RequestId,
+    RequestId, UpkeepStatus,
 };
 use quorate_ring::NodeId;
 use quorate_storage::Storage;
@@ -62,13 +62,17 @@ impl StatusConversation {
 
 impl<S: Storage> Node<S> {
     /// How this node is.
-    pub(crate) fn own_status(&self) -> NodeStatus {
+    pub(crate) fn own_status(&mut self) -> NodeStatus {
         let full = self.vitals.full().map(|full| {
             format!(
                 "its disk is nearly full: {} bytes are free, and what adds a value needs {}",
                 full.free, full.needed
             )
         });
+        let upkeep = UpkeepStatus {
+            evidence_keys: self.evidence_counted(),
+            ..self.upkeep_status()
+        };
         let peers = self.peers.iter().filter(|(_, peer)| !peer.up);
         NodeStatus {
             id: self.config.me.0,
@@ -84,6 +88,7 @@ impl<S: Storage> Node<S> {
             unreachable: peers.map(|(node, _)| self.name_of(*node)).collect(),
             clock_s: self.vitals.clock_ms / 1_000,
             hints: self.pending_hints(),
+            upkeep,
         }
     }
 
@@ -112,8 +117,8 @@ impl<S: Storage> Node<S> {
         header: &Header,
         out: &mut Vec<Output>,
     ) -> Result<(), Refusal> {
-        let limits = &self.config.limits;
         let own = self.own_status();
+        let limits = &self.config.limits;
         if self.conversations.len() >= limits.requests_max + EXTRA {
             return Err(Refusal::Overloaded);
         }

@@ -369,7 +369,11 @@ impl<S: Storage> Node<S> {
             Kind::Read(read) => read.timer,
             Kind::Forward(forward) => forward.timer,
             Kind::List(_) => Some((list_patience, Timer::Patience)),
-            Kind::Write(_) | Kind::Change(_) | Kind::Scan(_) | Kind::Status(_) => None,
+            Kind::Write(_)
+            | Kind::Change(_)
+            | Kind::Scan(_)
+            | Kind::Status(_)
+            | Kind::Repair(_) => None,
         };
         if let Some((at, timer)) = timer {
             self.timers.remove(&(at, id, timer));
@@ -449,6 +453,7 @@ impl<S: Storage> Node<S> {
                     self.finish(id, unmet, out);
                 }
                 (Timer::Deadline, Kind::Status(_)) => self.conclude_status(id, out),
+                (Timer::Deadline, Kind::Repair(_)) => self.conclude_repair(id, out),
                 (Timer::Deadline, Kind::Forward(forward)) => {
                     let unmet = forward.unmet(true);
                     self.finish(id, unmet, out);

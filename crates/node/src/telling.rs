@@ -208,7 +208,7 @@ fn about(kind: &Kind) -> Option<(&'static str, &str, &str)> {
             Some((operation, bucket, key))
         }
         Kind::Change(change) => Some(("bucket", &change.bucket, "")),
-        Kind::Status(_) | Kind::List(_) | Kind::Scan(_) => None,
+        Kind::Status(_) | Kind::List(_) | Kind::Scan(_) | Kind::Repair(_) => None,
     }
 }
 

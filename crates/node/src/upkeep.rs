@@ -48,6 +48,8 @@ pub(crate) enum Purpose {
     Judge(KeyAt),
     Mend(KeyAt),
     Collect,
+    /// For a client's request, this node's own or another's.
+    Repair(RequestId, VnodeId),
 }
 
 /// What is under way.
@@ -169,7 +171,14 @@ impl<S: Storage> Node<S> {
         out: &mut Vec<Output>,
     ) {
         let id = self.fresh_id();
-        let until = now.after(ANSWER_WITHIN);
+        let until = match purpose {
+            // Whoever asked for it says how long that may take.
+            Purpose::Repair(..) => now.after(self.config.limits.timeout_max),
+            _ => now.after(ANSWER_WITHIN),
+        };
+        if purpose == Purpose::Exchange && of != self.config.me {
+            self.upkeep.exchanging.asks(&what);
+        }
         self.upkeep.asked.insert(id, Asked { of, until, purpose });
         let request = ReplicaRequest::Upkeep(Box::new(what));
         if of == self.config.me {
@@ -226,6 +235,7 @@ impl<S: Storage> Node<S> {
             Purpose::Judge(key) => self.on_testimony(key, of, reply, out),
             Purpose::Mend(key) => self.on_mend(key, of, reply, out),
             Purpose::Collect => self.on_collected(now, of, reply, out),
+            Purpose::Repair(id, vnode) => self.on_repaired(id, vnode, reply, out),
         }
     }
 
@@ -261,6 +271,7 @@ impl<S: Storage> Node<S> {
                 };
                 kept.map(|()| UpkeepReply::Known(known))
             }
+            Upkeep::Repair(vnode) => return self.on_demand(waiter, vnode, out),
             Upkeep::Root(asked) => {
                 let job = Job::Root(asked);
                 return self.take_on_upkeep(waiter, job, out);
@@ -377,6 +388,7 @@ impl<S: Storage> Node<S> {
     pub(crate) fn is_upkeep_rightly_asked(&self, upkeep: &Upkeep) -> bool {
         match upkeep {
             Upkeep::Hello(_) => true,
+            Upkeep::Repair(vnode) => self.is_seat(*vnode),
             Upkeep::Root(asked) => self.is_seat(asked.vnode),
             Upkeep::Parts(asked) => self.is_seat(asked.vnode),
             Upkeep::Evidence(asked) => self.is_seat(asked.vnode),

@@ -1,5 +1,6 @@
 //! The account of a request that was asked to explain itself, and of nodes that were asked how they are.
 
+use crate::UpkeepStatus;
 use serde::{Deserialize, Serialize};
 
 /// What happened to one request, told by its coordinator.
@@ -95,6 +96,8 @@ pub struct NodeStatus {
     pub clock_s: u64,
     /// The hints it holds for others, by whom they are for; empty if it holds none.
     pub hints: Vec<PendingHints>,
+    /// What it does for the sake of what it and others hold.
+    pub upkeep: UpkeepStatus,
 }
 
 /// What a node holds for another until that one has it.

@@ -11,6 +11,7 @@ mod lifetime;
 mod listing;
 mod message;
 mod overview;
+mod repair;
 mod request;
 mod upkeep;
 
@@ -31,6 +32,7 @@ pub use message::{
     ReplicaReply, ReplicaRequest, Trace, decode_value, encode_value,
 };
 pub use overview::{NodeOverview, NodeState, Overview};
+pub use repair::{EVIDENCE_COUNTED_MAX, OldestExchange, Repair, Repaired, UpkeepStatus};
 pub use request::{
     Answer, BUCKET_BYTES_MAX, Condition, Delete, Description, Explained, Get, KEY_BYTES_MAX,
     META_BYTES_MAX, Options, Put, QUORUM_COUNT_MAX, Quorum, Refusal, Request,

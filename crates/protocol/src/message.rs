@@ -190,6 +190,7 @@ mod kind {
     pub(super) const BUCKET: u8 = 6;
     pub(super) const BUCKETS: u8 = 7;
     pub(super) const STATUS: u8 = 8;
+    pub(super) const REPAIR: u8 = 9;
     pub(super) const ANSWER: u8 = 15;
     pub(super) const MERGE: u8 = 16;
     pub(super) const READ: u8 = 17;
@@ -216,6 +217,7 @@ impl Message {
                 Request::Bucket(bucket) => body(kind::BUCKET, 0, &(id, header, bucket)),
                 Request::Buckets => body(kind::BUCKETS, 0, &(id, header)),
                 Request::Status => body(kind::STATUS, 0, &(id, header)),
+                Request::Repair(repair) => body(kind::REPAIR, 0, &(id, header, repair)),
             },
             Message::Answer(id, answer) => {
                 let hint = match answer {
@@ -311,6 +313,10 @@ impl Message {
             kind::STATUS => {
                 let (id, header) = parse(kind, rest)?;
                 Message::Request(id, header, Request::Status)
+            }
+            kind::REPAIR => {
+                let (id, header, repair) = parse(kind, rest)?;
+                Message::Request(id, header, Request::Repair(repair))
             }
             kind::ANSWER => {
                 let (id, answer) = parse(kind, rest)?;

@@ -4,7 +4,7 @@
 use quorate_ring::{Layout, NodeId};
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterStatus, NodeStatus, PendingHints};
+use crate::{ClusterStatus, NodeStatus, PendingHints, UpkeepStatus};
 
 /// Clocks that differ by more than this are worth a word. No decision looks at a clock; but the times in logs do not fit
 /// together, and certificates begin and end by them.
@@ -12,6 +12,9 @@ const CLOCK_S_MAX: u64 = 5;
 
 /// A node that could not store this part of what it has already is worth a word: compaction and catching up need room.
 const FREE_PART_MIN: u64 = 10;
+
+/// A node hears within a second of its start whether it has lost anything; after this time it is worth a word that it has not.
+const UNVERIFIED_S_MAX: u64 = 10;
 
 /// What is known of a cluster, from one of its nodes.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -104,6 +107,8 @@ pub struct Told {
     pub clock_s: u64,
     /// The hints it holds for other nodes, by whom they are for.
     pub hints: Vec<PendingHints>,
+    /// What it does for the sake of what it and others hold.
+    pub upkeep: UpkeepStatus,
 }
 
 impl Overview {
@@ -164,6 +169,7 @@ impl Told {
             layout_version: status.layout_version,
             clock_s: status.clock_s,
             hints: status.hints.clone(),
+            upkeep: status.upkeep.clone(),
         }
     }
 }
@@ -214,6 +220,28 @@ fn concerns(
             words.push(format!(
                 "{} has layout version {}, and {} has {layout_version}: they refuse each other's requests.",
                 node.name, told.layout_version, status.node
+            ));
+        }
+        let upkeep = &told.upkeep;
+        if upkeep.refilling > 0 {
+            words.push(format!(
+                "{} has lost state, and is given it back by the others: {} partitions are left. Until then it answers no reads \
+                 of them that count replicas.",
+                node.name, upkeep.refilling
+            ));
+        }
+        // It hears at once, unless it reaches too few.
+        if upkeep.unverified && told.uptime_s > UNVERIFIED_S_MAX {
+            words.push(format!(
+                "{} has not heard from half of the others whether it lost state while it was down, and answers no reads that \
+                 count replicas: see whether it reaches them.",
+                node.name
+            ));
+        }
+        if upkeep.damaged_keys > 0 {
+            words.push(format!(
+                "{} has found {} damaged records, which the others are to make good: look at its disk.",
+                node.name, upkeep.damaged_keys
             ));
         }
         // What it says itself is said already.
@@ -388,6 +416,22 @@ mod tests {
         assert_eq!(concerns, Vec::<String>::new(), "0 is unknown");
         let concerns = concerns_of(|status| status.nodes[2].layout_version = 2);
         one(&concerns, &["node-3 has layout version 2"]);
+    }
+
+    #[test]
+    fn lost_state_and_damage_are_concerns() {
+        let concerns = concerns_of(|status| status.nodes[1].upkeep.refilling = 7);
+        one(&concerns, &["node-2 has lost state", "7 partitions"]);
+        let concerns = concerns_of(|status| status.nodes[1].upkeep.damaged_keys = 3);
+        one(&concerns, &["node-2", "3 damaged records", "disk"]);
+        let unverified = |uptime_s| {
+            concerns_of(|status| {
+                status.nodes[2].upkeep.unverified = true;
+                status.nodes[2].uptime_s = uptime_s;
+            })
+        };
+        assert_eq!(unverified(2), Vec::<String>::new());
+        one(&unverified(60), &["node-3 has not heard"]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Account, BucketAction, BucketDescription, BucketEntry, BucketRequest, ClusterStatus, Lifetime,
-    List, Listing,
+    List, Listing, Repair, Repaired,
 };
 
 /// The longest bucket name, in bytes.
@@ -208,6 +208,8 @@ pub enum Request {
     Buckets,
     /// Tell how the nodes are.
     Status,
+    /// Have a partition's replicas exchange now.
+    Repair(Repair),
 }
 
 /// Stores a value: removes the dots in the context and adds one of its own.
@@ -277,7 +279,8 @@ impl Request {
             | Request::List(_)
             | Request::Bucket(_)
             | Request::Buckets
-            | Request::Status => None,
+            | Request::Status
+            | Request::Repair(_) => None,
         }
     }
 
@@ -291,7 +294,8 @@ impl Request {
             | Request::Describe
             | Request::List(_)
             | Request::Buckets
-            | Request::Status => false,
+            | Request::Status
+            | Request::Repair(_) => false,
         }
     }
 
@@ -347,6 +351,8 @@ pub enum Answer {
     Buckets(Vec<BucketDescription>),
     /// How the nodes are.
     Status(ClusterStatus),
+    /// What the exchanges that were asked for came to.
+    Repaired(Repaired),
     /// Any other answer, with the account that was asked for.
     Explained(Box<Explained>),
     /// Nothing was changed, and nothing will be.
@@ -423,6 +429,7 @@ impl Answer {
             Answer::Bucket(_) => "Bucket",
             Answer::Buckets(_) => "Buckets",
             Answer::Status(_) => "Status",
+            Answer::Repaired(_) => "Repaired",
             Answer::Explained(_) => "Explained",
             Answer::Refused(_) => "Refused",
             Answer::Unmet(_) => "Unmet",

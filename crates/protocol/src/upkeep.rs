@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{BucketId, VnodeId};
+use crate::{BucketId, Repaired, VnodeId};
 
 /// The most ranges that one message asks about: each may be answered with 256 sums, or with some dozens of keys.
 pub const RANGES_MAX: usize = 64;
@@ -32,6 +32,61 @@ pub enum Upkeep {
     Confirm(Removals),
     /// Every replica has these removals: forget them.
     Forget(Removals),
+    /// Exchange with every other replica of this seat now, for somebody who asks for it.
+    Repair(VnodeId),
+}
+
+impl Upkeep {
+    /// What is asked, in a word or two, for logs.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Upkeep::Hello(_) => "say hello",
+            Upkeep::Root(_) => "tell the sum",
+            Upkeep::Parts(_) => "tell the sums of parts",
+            Upkeep::Evidence(_) => "tell what is removed",
+            Upkeep::Reconcile(_) => "reconcile records",
+            Upkeep::Testify(_) => "testify",
+            Upkeep::Confirm(_) => "confirm removals",
+            Upkeep::Forget(_) => "forget removals",
+            Upkeep::Repair(_) => "exchange now",
+        }
+    }
+
+    /// How many bytes it takes on the wire, but for what every message has.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        size(self)
+    }
+}
+
+impl UpkeepReply {
+    /// How many bytes it takes on the wire, but for what every message has.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        size(self)
+    }
+}
+
+/// Counts what is written.
+struct Count(u64);
+
+impl std::io::Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn size<T: Serialize>(value: &T) -> u64 {
+    let mut count = Count(0);
+    // Counting cannot fail, and our types serialise by construction.
+    rmp_serde::encode::write(&mut count, value).expect("a message serialises");
+    count.0
 }
 
 /// How far the sender's store has come.
@@ -144,6 +199,8 @@ pub enum UpkeepReply {
     Confirmed(Vec<Bytes>),
     /// Done.
     Forgotten,
+    /// What the exchanges came to.
+    Repaired(Repaired),
 }
 
 /// What a range holds.

@@ -104,6 +104,7 @@ fn variant(message: &Message) -> String {
         },
         Message::Request(_, _, Request::Buckets) => "request 6".to_owned(),
         Message::Request(_, _, Request::Status) => "request 7".to_owned(),
+        Message::Request(_, _, Request::Repair(_)) => "request 8".to_owned(),
         Message::Replica(_, _, ReplicaRequest::Upkeep(asked)) => match &**asked {
             Upkeep::Hello(_) => "replica 6 hello".to_owned(),
             Upkeep::Root(_) => "replica 6 root".to_owned(),
@@ -113,6 +114,7 @@ fn variant(message: &Message) -> String {
             Upkeep::Testify(_) => "replica 6 testify".to_owned(),
             Upkeep::Confirm(_) => "replica 6 confirm".to_owned(),
             Upkeep::Forget(_) => "replica 6 forget".to_owned(),
+            Upkeep::Repair(_) => "replica 6 repair".to_owned(),
         },
         Message::Reply(_, ReplicaReply::Upkeep(reply)) => match &**reply {
             UpkeepReply::Known(_) => "reply 7 known".to_owned(),
@@ -123,6 +125,7 @@ fn variant(message: &Message) -> String {
             UpkeepReply::Testimony(_) => "reply 7 testimony".to_owned(),
             UpkeepReply::Confirmed(_) => "reply 7 confirmed".to_owned(),
             UpkeepReply::Forgotten => "reply 7 forgotten".to_owned(),
+            UpkeepReply::Repaired(_) => "reply 7 repaired".to_owned(),
         },
         Message::Answer(_, Answer::Stored { .. }) => "answer 0".to_owned(),
         Message::Answer(_, Answer::Found { .. }) => "answer 1".to_owned(),
@@ -136,6 +139,7 @@ fn variant(message: &Message) -> String {
         Message::Answer(_, Answer::Buckets(_)) => "answer 8".to_owned(),
         Message::Answer(_, Answer::Status(_)) => "answer 9".to_owned(),
         Message::Answer(_, Answer::Explained(..)) => "answer 10".to_owned(),
+        Message::Answer(_, Answer::Repaired(_)) => "answer 11".to_owned(),
         Message::Replica(_, _, ReplicaRequest::Scan(_)) => "replica 2".to_owned(),
         Message::Replica(_, _, ReplicaRequest::Bucket(_)) => "replica 3".to_owned(),
         Message::Replica(_, _, ReplicaRequest::Buckets(_)) => "replica 4".to_owned(),
@@ -161,8 +165,8 @@ fn every_variant_has_a_specimen() {
         .iter()
         .map(|(_, m)| variant(m))
         .collect();
-    let (refusals, upkeep) = (19, 8);
-    let others = 12 + 11 + 7 + 8;
+    let (refusals, upkeep) = (19, 9);
+    let others = 13 + 12 + 7 + 8;
     assert_eq!(
         covered.len(),
         others + 2 * upkeep + 2 * refusals,

@@ -23,10 +23,9 @@ use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep_until};
 
 use crate::backend::Readiness;
-use crate::closing::Marks;
-use crate::config::Durability;
 use crate::event::{ConnectionId, End, Event, HttpRequest};
 use crate::metrics::{Found, Metrics, Operation};
+use crate::opened::Opened;
 use crate::pulse::Pulse;
 use crate::slow::{self, Throttle};
 use crate::steps::Steps;
@@ -92,10 +91,8 @@ pub(crate) struct Surroundings {
     pub(crate) slow_request: Option<Duration>,
     /// After this time without a word from this node every peer has given it up.
     pub(crate) silence_max: Duration,
-    /// What the directory says of its state.
-    pub(crate) marks: Marks,
-    /// When writes are acknowledged.
-    pub(crate) durability: Durability,
+    /// Its data directory.
+    pub(crate) opened: Opened,
 }
 
 pub(crate) struct Driver<S> {
@@ -226,11 +223,9 @@ impl<S: Storage> Driver<S> {
         finishing.join_all().await;
     }
 
-    /// Closes the storage. Returns the marks of its directory, and whether all that was written is there.
-    pub(crate) fn close(self) -> (Marks, bool) {
-        let sound = !self.node.is_poisoned();
-        drop(self.node);
-        (self.surroundings.marks, sound)
+    /// The storage, to be closed, and its directory.
+    pub(crate) fn into_storage(self) -> (S, Opened) {
+        (self.node.into_storage(), self.surroundings.opened)
     }
 
     fn now(&self) -> Time {
@@ -373,18 +368,9 @@ impl<S: Storage> Driver<S> {
             node_connections: self.connections.len() - client_connections,
             client_connections,
         });
-        let refilling = self.node.refilling();
-        self.metrics.refilling(refilling);
-        let marks = &mut self.surroundings.marks;
-        if refilling == 0 && marks.suspicion.is_some() {
-            tracing::info!(
-                node = self.surroundings.name,
-                "refilled from the other replicas"
-            );
-            if let Err(error) = marks.refilled(self.surroundings.durability) {
-                tracing::warn!(%error, "the marks of a directory that is refilled could not be removed; tried again");
-            }
-        }
+        let upkeep = self.node.upkeep_status();
+        self.metrics
+            .upkeep(&upkeep, self.node.vnodes_with_evidence());
         let pending = self.node.pending_hints();
         self.metrics
             .hints(self.surroundings.peers.values(), &pending);
@@ -398,6 +384,14 @@ impl<S: Storage> Driver<S> {
             clock_ms: pulse.clock_ms,
         })));
         self.tell_of_the_disk(pulse);
+        let opened = &mut self.surroundings.opened;
+        if opened.awaits_record()
+            && self.node.is_loss_recorded()
+            && let Err(error) = opened.recorded()
+        {
+            let node = &self.surroundings.name;
+            tracing::warn!(node, %error, "that state was lost is on record, and cannot be taken out of the directory");
+        }
     }
 
     /// Says once that the disk is nearly full, and once that it is not any more.

@@ -15,7 +15,6 @@
 //! ```
 
 mod backend;
-mod closing;
 pub mod config;
 mod dev;
 mod driver;
@@ -25,6 +24,7 @@ mod init;
 mod links;
 mod metrics;
 mod open_files;
+mod opened;
 mod pulse;
 mod running;
 mod slow;

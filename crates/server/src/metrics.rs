@@ -6,6 +6,8 @@
 //!
 //! `docs/metrics.md` lists them all; a test compares it with what is exported.
 
+mod upkeep;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +21,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::Registry;
 use quorate_node::Event;
-use quorate_protocol::{Answer, PendingHints, Refusal, ReplicaRequest, Request};
+use quorate_protocol::{Answer, PendingHints, Refusal, ReplicaRequest, Request, UpkeepStatus};
 use quorate_storage::rocks::{Counters, Distribution, Stats};
 
 /// Microseconds. From a read in memory to the longest timeout.
@@ -28,8 +30,8 @@ const REQUEST_BOUNDS_US: &[u64] = &[
     1_000_000, 2_000_000, 5_000_000, 30_000_000,
 ];
 
-const OPERATIONS: [&str; 8] = [
-    "get", "put", "delete", "list", "bucket", "buckets", "status", "describe",
+const OPERATIONS: [&str; 9] = [
+    "get", "put", "delete", "list", "bucket", "buckets", "status", "describe", "repair",
 ];
 const OUTCOMES: [&str; 4] = ["ok", "absent", "refused", "unmet"];
 const REPLICA_REQUESTS: [&str; 8] = [
@@ -52,6 +54,7 @@ impl Operation {
             Request::Buckets => 5,
             Request::Status => 6,
             Request::Describe => 7,
+            Request::Repair(_) => 8,
         })
     }
 }
@@ -149,6 +152,7 @@ pub(crate) struct Metrics {
     quic_received: Counter,
     quic_sent: Counter,
     events: Events,
+    upkeep: upkeep::Upkeep,
     slow: Counter,
     http: [Counter; CLASSES.len()],
     gauges: Gauges,
@@ -195,22 +199,6 @@ struct Events {
     hints_dropped: Counter,
     fallback_coordinated: Counter,
     fallback_reads: Counter,
-    exchanges: Counter,
-    exchanges_broken: Counter,
-    keys_reconciled: Counter,
-    losses_found: Counter,
-    vnodes_refilled: Counter,
-    absences_judged: Counter,
-    absences_upheld: Counter,
-    absences_undecided: Counter,
-    values_reinstated: Counter,
-    damage_found: Counter,
-    damage_mended: Counter,
-    trees_verified: Counter,
-    collections: Counter,
-    collections_broken: Counter,
-    evidence_forgotten: Counter,
-    replicas_asked_again: Counter,
 }
 
 struct Gauges {
@@ -227,7 +215,6 @@ struct Gauges {
     waiting: Gauge,
     write_buffer: Gauge,
     block_cache: Gauge,
-    refilling: Gauge,
 }
 
 type PeerLabel = [(&'static str, String); 1];
@@ -483,75 +470,12 @@ impl Metrics {
                     "fallback_reads",
                     "Times that a read asked a fallback for what it keeps",
                 ),
-                exchanges: make.counter(
-                    "exchanges",
-                    "Exchanges with other replicas that came to their end",
-                ),
-                exchanges_broken: make.counter(
-                    "exchanges_broken",
-                    "Exchanges that were broken off, and are made again",
-                ),
-                keys_reconciled: make.counter(
-                    "keys_reconciled",
-                    "Keys of which two replicas had different records, joined by an exchange",
-                ),
-                losses_found: make.counter(
-                    "losses_found",
-                    "Times that this node found to have lost state that it had acknowledged",
-                ),
-                vnodes_refilled: make.counter(
-                    "vnodes_refilled",
-                    "Vnodes that had lost state and have it back",
-                ),
-                absences_judged: make.counter(
-                    "absences_judged",
-                    "Hearings about values that are gone here and alive elsewhere",
-                ),
-                absences_upheld: make.counter(
-                    "absences_upheld",
-                    "Such hearings that found the value removed",
-                ),
-                absences_undecided: make.counter(
-                    "absences_undecided",
-                    "Values about which too few primaries were heard; they are heard again",
-                ),
-                values_reinstated: make.counter(
-                    "values_reinstated",
-                    "Keys whose values were lost here and were given back",
-                ),
-                damage_found: make.counter(
-                    "damage_found",
-                    "Records found damaged or missing on this disk",
-                ),
-                damage_mended: make.counter(
-                    "damage_mended",
-                    "Damaged records that were made good from other replicas",
-                ),
-                trees_verified: make.counter(
-                    "trees_verified",
-                    "Trees that were compared with their records",
-                ),
-                collections: make.counter(
-                    "collections",
-                    "Rounds in which all replicas confirmed removals",
-                ),
-                collections_broken: make.counter(
-                    "collections_broken",
-                    "Rounds that were broken off or confirmed nothing",
-                ),
-                evidence_forgotten: make.counter(
-                    "evidence_forgotten",
-                    "Keys whose evidence was forgotten, wholly or in part",
-                ),
-                replicas_asked_again: make.counter(
-                    "replicas_asked_again",
-                    "Replicas that a read asked once more, as another lacked what they had shown",
-                ),
                 lists_widened: make.counter(
                     "lists_widened",
                     "Listings that asked more replicas because those asked first were slow",
                 ),
             },
+            upkeep: upkeep::Upkeep::new(&mut make),
             slow: make.counter(
                 "slow_requests",
                 "Requests that took longer than slow_request, logged or not",
@@ -597,10 +521,6 @@ impl Metrics {
                     "Memory that holds what is only in the log",
                 ),
                 block_cache: make.gauge("storage_block_cache_bytes", "Memory that holds what was read"),
-                refilling: make.gauge(
-                    "vnodes_refilling",
-                    "Vnodes that have lost state and do not count until the others have told all",
-                ),
             },
             registry: {
                 storage_counters(&mut make, &storage);
@@ -700,22 +620,25 @@ impl Metrics {
             Event::HintDropped => &events.hints_dropped,
             Event::FallbackCoordinated => &events.fallback_coordinated,
             Event::FallbackRead => &events.fallback_reads,
-            Event::Exchanged => &events.exchanges,
-            Event::ExchangeBroken => &events.exchanges_broken,
-            Event::KeyReconciled => &events.keys_reconciled,
-            Event::LossFound => &events.losses_found,
-            Event::Refilled => &events.vnodes_refilled,
-            Event::AbsenceJudged => &events.absences_judged,
-            Event::AbsenceUpheld => &events.absences_upheld,
-            Event::AbsenceUndecided => &events.absences_undecided,
-            Event::Reinstated => &events.values_reinstated,
-            Event::DamageFound => &events.damage_found,
-            Event::DamageMended => &events.damage_mended,
-            Event::TreeVerified => &events.trees_verified,
-            Event::Collected => &events.collections,
-            Event::CollectBroken => &events.collections_broken,
-            Event::Forgotten => &events.evidence_forgotten,
-            Event::AskedAgain => &events.replicas_asked_again,
+            Event::Exchanged
+            | Event::ExchangeBroken
+            | Event::KeyReconciled
+            | Event::LossFound
+            | Event::Refilled
+            | Event::AbsenceJudged
+            | Event::AbsenceUpheld
+            | Event::AbsenceUndecided
+            | Event::Reinstated
+            | Event::DamageFound
+            | Event::DamageMended
+            | Event::TreeVerified
+            | Event::Collected
+            | Event::CollectBroken
+            | Event::Forgotten
+            | Event::AskedAgain => match self.upkeep.counter(event) {
+                Some(counter) => counter,
+                None => return,
+            },
         };
         counter.inc();
     }
@@ -741,11 +664,6 @@ impl Metrics {
         self.http[class - 1].inc();
     }
 
-    /// How many vnodes are being refilled.
-    pub(crate) fn refilling(&self, vnodes: usize) {
-        self.gauges.refilling.set(vnodes as i64);
-    }
-
     /// What this node keeps for others now. Every one of `peers` has its number, also where that is 0.
     pub(crate) fn hints<'a>(
         &self,
@@ -762,6 +680,11 @@ impl Metrics {
             set(&self.hints, hints.map_or(0, |h| h.count));
             set(&self.hint_bytes, hints.map_or(0, |h| h.bytes));
         }
+    }
+
+    /// What the node says of its upkeep, and in how many partitions there is evidence.
+    pub(crate) fn upkeep(&self, status: &UpkeepStatus, with_evidence: usize) {
+        self.upkeep.found(status, with_evidence);
     }
 
     pub(crate) fn found(&self, found: &Found) {

@@ -25,7 +25,6 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::backend::{LocalNode, Readiness};
-use crate::closing::Marks;
 use crate::config::{Checked, ConfigError, Durability, NodeConfig};
 use crate::driver::{Driver, Surroundings};
 use crate::event::{Event, Events};
@@ -33,6 +32,7 @@ use crate::identity::{self, Mismatch};
 use crate::links::{self, Knocks, Reader};
 use crate::metrics::{Metrics, Who};
 use crate::open_files;
+use crate::opened::{Lost, Opened};
 use crate::pulse;
 
 /// How long peers and HTTP clients may take to hear the last answers once all requests are done.
@@ -62,14 +62,6 @@ pub enum StartError {
         dir: PathBuf,
         /// Whose it is, and what to do.
         reason: String,
-    },
-    /// The data directory takes no file.
-    #[error("data directory {} cannot be written to: {source}; the node's user needs to write there", .dir.display())]
-    Marks {
-        /// The directory.
-        dir: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
     },
     /// The storage failed.
     #[error(transparent)]
@@ -252,24 +244,17 @@ fn run(
         .enable_all()
         .build()
         .map_err(|error| internal(&error))?;
-    let storage = open_storage(&checked, &events, &mut queue)?;
+    let (storage, opened) = open_storage(&checked, &events, &mut queue)?;
+    let unclean = tell_of_loss(&checked, &opened);
     let mut seed = [0; 32];
     rand::rng().fill_bytes(&mut seed);
-    let config = &checked.config;
-    let marks = Marks::leave(&config.data_dir, config.durability);
-    let marks = marks.map_err(|source| StartError::Marks {
-        dir: config.data_dir.clone(),
-        source,
-    })?;
-    if let Some(reason) = &marks.suspicion {
-        tracing::warn!(
-            node = config.name,
-            "{reason}: what this node holds may lack what it had acknowledged, and is refilled from the others before it counts"
-        );
-    }
-    let core = core_config(&checked, marks.suspicion.is_some());
-    let node =
-        Node::new(core, checked.layout.clone(), storage, seed).map_err(|error| internal(&error))?;
+    let node = Node::new(
+        core_config(&checked, unclean),
+        checked.layout.clone(),
+        storage,
+        seed,
+    )
+    .map_err(|error| internal(&error))?;
     runtime.block_on(async {
         let config = &checked.config;
         let (endpoint, acceptor) =
@@ -288,11 +273,7 @@ fn run(
             acceptor,
             http,
         };
-        let (marks, sound) = serve(&checked, node, marks, sockets, events, queue).await;
-        // The database is closed by now.
-        if sound && let Err(error) = marks.closed() {
-            tracing::warn!(%error, "the mark of an open directory could not be removed");
-        }
+        serve(&checked, (node, opened), sockets, events, queue).await;
         Ok(())
     })
 }
@@ -302,7 +283,7 @@ fn open_storage(
     checked: &Checked,
     events: &Events,
     queue: &mut UnboundedReceiver<Event>,
-) -> Result<Rocks, StartError> {
+) -> Result<(Rocks, Opened), StartError> {
     let config = &checked.config;
     let options = RocksOptions {
         durability: match config.durability {
@@ -324,6 +305,14 @@ fn open_storage(
             reason,
         },
     })?;
+    // Before anything is written that could be lost.
+    let opened = Opened::look(&config.data_dir, config.durability, made.is_some());
+    let opened = opened.map_err(|error| {
+        StartError::Internal(format!(
+            "data directory {}: how it was used last cannot be read or written: {error}",
+            config.data_dir.display()
+        ))
+    })?;
     // Before the runtime runs, nothing but the committer can speak.
     while let Some(ticket) = made {
         match queue.blocking_recv() {
@@ -339,7 +328,26 @@ fn open_storage(
             other => unreachable!("before the node runs came {other:?}"),
         }
     }
-    Ok(storage)
+    Ok((storage, opened))
+}
+
+/// Whether what this node acknowledged last may be lost; says so to whoever reads its log.
+fn tell_of_loss(checked: &Checked, opened: &Opened) -> bool {
+    let node = &checked.config.name;
+    match opened.lost() {
+        None => return false,
+        Some(Lost::Unsynced) => tracing::warn!(
+            node,
+            "the machine went down while this node ran with durability \"os\": what it acknowledged last may be lost, \
+             so it answers reads only of what the other replicas have told it anew"
+        ),
+        Some(Lost::Restored) => tracing::warn!(
+            node,
+            "its directory was restored from a copy, as RESTORED says: it answers reads only of what the other replicas \
+             have told it anew"
+        ),
+    }
+    true
 }
 
 fn core_config(checked: &Checked, unclean: bool) -> Config {
@@ -358,12 +366,14 @@ fn core_config(checked: &Checked, unclean: bool) -> Config {
             hedge_percent: config.hedge_percent as u32,
             repair_bytes_per_second: config.repair_bytes_per_second as u64,
             exchange_cycle: config.exchange_cycle,
+            verify_cycle: config.verify_cycle,
+            collect_after: config.collect_after,
             collect_keys_per_second: config.collect_keys_per_second as u64,
             ..Limits::default()
         },
+        layout_json: Bytes::from(serde_json::to_vec(&checked.layout).expect("a layout serialises")),
         upkeep: true,
         unclean,
-        layout_json: Bytes::from(serde_json::to_vec(&checked.layout).expect("a layout serialises")),
     }
 }
 
@@ -401,16 +411,14 @@ struct Sockets {
     http: TcpListener,
 }
 
-/// Runs everything that the node is made of until it is told to stop, and takes it down in good order. Returns the marks of its directory,
-/// and whether all that it wrote is there.
+/// Runs everything that the node is made of until it is told to stop, and takes it down in good order.
 async fn serve(
     checked: &Checked,
-    node: Node<Rocks>,
-    marks: Marks,
+    (node, opened): (Node<Rocks>, Opened),
     sockets: Sockets,
     events: Events,
     mut queue: UnboundedReceiver<Event>,
-) -> (Marks, bool) {
+) {
     let Sockets {
         endpoint,
         acceptor,
@@ -477,8 +485,7 @@ async fn serve(
         peers: peers.into_iter().map(|p| (p.id, p.name)).collect(),
         slow_request: config.slow_request,
         silence_max: tuning(config).max_idle + tuning(config).keep_alive,
-        marks,
-        durability: config.durability,
+        opened,
     };
     let mut driver = Driver::new(node, surroundings, readiness, metrics, Rocks::stats);
     let run = driver.run(&mut queue, || {
@@ -499,9 +506,15 @@ async fn serve(
     driver.finish(FAREWELL).await;
     endpoint.close("the node is closing");
     endpoint.wait_idle(FAREWELL).await;
-    let closed = driver.close();
-    tracing::info!(node = checked.config.name, "closed");
-    closed
+    let node = &checked.config.name;
+    let (storage, opened) = driver.into_storage();
+    match storage.close_with(|| opened.closed()) {
+        Ok(Ok(())) => tracing::info!(node, "closed"),
+        Ok(Err(error)) => {
+            tracing::warn!(node, %error, "closed, and it could not be written down that it was");
+        }
+        Err(error) => tracing::error!(node, %error, "not everything that was written is on disk"),
+    }
 }
 
 /// Answers the HTTP requests that the driver did not come to see: nothing was done for them.

@@ -151,6 +151,7 @@ fn word(request: &Request) -> &'static str {
         Request::Bucket(_) => "bucket",
         Request::Buckets => "buckets",
         Request::Status => "status",
+        Request::Repair(_) => "repair",
     }
 }
 
@@ -163,7 +164,7 @@ fn replica_word(request: &ReplicaRequest) -> &'static str {
         ReplicaRequest::Bucket(_) => "join a bucket",
         ReplicaRequest::Buckets(_) => "tell the buckets",
         ReplicaRequest::Status => "tell the status",
-        ReplicaRequest::Recall(_) => "tell what it had",
-        ReplicaRequest::Upkeep(_) => "upkeep",
+        ReplicaRequest::Recall(_) => "recall values",
+        ReplicaRequest::Upkeep(upkeep) => upkeep.name(),
     }
 }

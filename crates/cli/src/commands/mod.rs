@@ -14,6 +14,7 @@ pub(crate) mod list;
 pub(crate) mod man;
 pub(crate) mod put;
 pub(crate) mod ready;
+pub(crate) mod repair;
 pub(crate) mod server;
 pub(crate) mod sim;
 pub(crate) mod status;

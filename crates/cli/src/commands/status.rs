@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use quorate_protocol::{NodeOverview, Overview};
+use quorate_protocol::{NodeOverview, Overview, UpkeepStatus};
 
 use crate::failure::Failure;
 use crate::options::ClusterArgs;
@@ -48,7 +48,7 @@ fn show(overview: &Overview) -> Result<(), Failure> {
     let mut left_out = Vec::new();
     let mut text = all.without(&left_out);
     // What says least goes first.
-    for name in ["WEIGHT", "ZONE", "REGION", "VERSION", "ID"] {
+    for name in ["WEIGHT", "ZONE", "REGION", "VERSION", "ID", "REPAIRED"] {
         let width = text.lines().map(|line| line.chars().count()).max();
         if output::width().is_none_or(|room| width <= Some(room)) {
             break;
@@ -100,12 +100,12 @@ impl Columns {
     }
 }
 
-const HEADINGS: [&str; 12] = [
+const HEADINGS: [&str; 13] = [
     "ID", "NAME", "ADDRESS", "REGION", "ZONE", "STATE", "WEIGHT", "SHARE", "KEYS", "DISK", "HINTS",
-    "VERSION",
+    "REPAIRED", "VERSION",
 ];
 
-fn row(node: &NodeOverview) -> [String; 12] {
+fn row(node: &NodeOverview) -> [String; 13] {
     let told = node.told.as_ref();
     let of = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let state = match told {
@@ -130,8 +130,24 @@ fn row(node: &NodeOverview) -> [String; 12] {
             let count: u64 = told.hints.iter().map(|hints| hints.count).sum();
             count.to_string()
         })),
+        of(told.map(|told| repaired(&told.upkeep))),
         of(told.map(|told| told.version.clone())),
     ]
+}
+
+/// How long ago the pair of replicas that has waited longest was found equal; or that a node is being given back what it lost.
+fn repaired(upkeep: &UpkeepStatus) -> String {
+    if upkeep.refilling > 0 {
+        return format!("refilling {}", upkeep.refilling);
+    }
+    match &upkeep.oldest {
+        None => "-".to_owned(),
+        Some(oldest) if oldest.never => "not yet".to_owned(),
+        Some(oldest) => {
+            let ago = humantime::format_duration(Duration::from_secs(coarse(oldest.seconds)));
+            format!("{} ago", ago.to_string().replace(' ', ""))
+        }
+    }
 }
 
 /// Seconds, of a long time its days or hours, of a shorter one its minutes: a column is narrow.

@@ -198,9 +198,11 @@ impl State {
                 let next = keys.next().and_then(|_| found.last().cloned());
                 Ok(Answer::Listed(Listing { keys: found, next }))
             }
-            Request::Bucket(_) | Request::Buckets | Request::Status | Request::Describe => {
-                Err(Refusal::Malformed("not over HTTP".to_owned()))
-            }
+            Request::Bucket(_)
+            | Request::Buckets
+            | Request::Status
+            | Request::Describe
+            | Request::Repair(_) => Err(Refusal::Malformed("not over HTTP".to_owned())),
         }
     }
 }

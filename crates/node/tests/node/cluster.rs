@@ -51,6 +51,7 @@ pub(crate) struct Cluster {
     pub(crate) slow: Vec<(usize, Slow)>,
     defaults: BucketDefaults,
     limits: Limits,
+    upkeep: bool,
     lives: Vec<u8>,
     /// Which disks have failed and said so.
     failed: Vec<bool>,
@@ -77,6 +78,16 @@ impl Cluster {
     }
 
     pub(crate) fn with(regions: &[&str], defaults: BucketDefaults, limits: Limits) -> Self {
+        Cluster::made(regions, defaults, limits, false)
+    }
+
+    /// Nodes that also do upkeep.
+    pub(crate) fn with_upkeep(nodes: usize, limits: Limits) -> Self {
+        let regions = vec!["here"; nodes];
+        Cluster::made(&regions, BucketDefaults::default(), limits, true)
+    }
+
+    fn made(regions: &[&str], defaults: BucketDefaults, limits: Limits, upkeep: bool) -> Self {
         let spec = LayoutSpec {
             partitions: 8,
             replicas: 3,
@@ -106,6 +117,7 @@ impl Cluster {
             slow: Vec::new(),
             defaults,
             limits,
+            upkeep,
             lives: vec![0; regions.len()],
             failed: vec![false; regions.len()],
             names: Names {
@@ -126,21 +138,31 @@ impl Cluster {
     }
 
     fn open(&mut self, i: usize) -> Node<MemoryStorage> {
+        self.open_as(i, false)
+    }
+
+    fn open_as(&mut self, i: usize, unclean: bool) -> Node<MemoryStorage> {
         self.lives[i] += 1;
         let mut seed = [i as u8; 32];
         seed[1] = self.lives[i];
-        self.node_on(&self.disks[i], i, seed)
+        self.node_on(&self.disks[i], i, seed, unclean)
     }
 
-    fn node_on(&self, disk: &MemoryDisk, i: usize, seed: [u8; 32]) -> Node<MemoryStorage> {
+    fn node_on(
+        &self,
+        disk: &MemoryDisk,
+        i: usize,
+        seed: [u8; 32],
+        unclean: bool,
+    ) -> Node<MemoryStorage> {
         let config = Config {
             me: NodeId(i as u64),
             secret: ContextKey::new(&SECRET),
             defaults: self.defaults.clone(),
             limits: self.limits.clone(),
             layout_json: Bytes::from_static(b"{}"),
-            upkeep: false,
-            unclean: false,
+            upkeep: self.upkeep,
+            unclean,
         };
         Node::new(config, self.layout.clone(), disk.open(), seed).expect("a sound node")
     }
@@ -327,6 +349,14 @@ impl Cluster {
         self.nodes[at] = self.open(at);
     }
 
+    /// The same, and it is told that it may have lost what it acknowledged last.
+    pub(crate) fn restart_unclean(&mut self, at: usize) {
+        self.note(format!("n{at} loses power, and starts again after a loss"));
+        self.disks[at].crash(0);
+        self.failed[at] = false;
+        self.nodes[at] = self.open_as(at, true);
+    }
+
     // ---- What there is ----
 
     /// The answer a client got, which must be the only one.
@@ -405,7 +435,7 @@ impl Cluster {
 
     /// What would be left of a key should the power go now.
     pub(crate) fn on_disk(&self, at: usize, key: &str) -> Record {
-        let node = self.node_on(&self.disks[at].copy(), at, [0; 32]);
+        let node = self.node_on(&self.disks[at].copy(), at, [0; 32], false);
         record_of(&node, key)
     }
 
@@ -514,6 +544,7 @@ impl Cluster {
             }
             Request::Buckets => "buckets".to_owned(),
             Request::Status => "status".to_owned(),
+            Request::Repair(repair) => format!("repair partition {}", repair.partition),
         }
     }
 
@@ -546,6 +577,7 @@ impl Cluster {
                     status.silent.join(" ")
                 )
             }
+            Answer::Repaired(came_to) => format!("{came_to:?}"),
             Answer::Explained(explained) => match explained.clone().open() {
                 Ok((answer, _)) => format!("{}, explained", self.answer(key, &answer)),
                 Err(why) => why,
@@ -810,7 +842,11 @@ impl With for Request {
             | Request::Get(Get { options, .. })
             | Request::Delete(Delete { options, .. })
             | Request::List(List { options, .. }) => *options = with,
-            Request::Describe | Request::Bucket(_) | Request::Buckets | Request::Status => {}
+            Request::Describe
+            | Request::Bucket(_)
+            | Request::Buckets
+            | Request::Status
+            | Request::Repair(_) => {}
         }
         self
     }

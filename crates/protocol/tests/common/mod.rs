@@ -217,6 +217,11 @@ fn status() -> BoxedStrategy<NodeStatus> {
                     })
                     .collect(),
                 unreachable,
+                upkeep: UpkeepStatus {
+                    exchange_bytes: disk_bytes,
+                    refilling: in_flight,
+                    ..UpkeepStatus::default()
+                },
                 ..NodeStatus::default()
             },
         )
@@ -321,7 +326,8 @@ fn request() -> BoxedStrategy<Request> {
         bucket,
         Just(Request::Describe),
         Just(Request::Buckets),
-        Just(Request::Status)
+        Just(Request::Status),
+        any::<u16>().prop_map(|partition| Request::Repair(Repair { partition })),
     ]
     .boxed()
 }
@@ -390,6 +396,7 @@ fn answer() -> BoxedStrategy<Answer> {
                 silent,
             })
         }),
+        upkeep::repaired().prop_map(Answer::Repaired),
         (refusal(), account()).prop_map(|(refusal, account)| {
             Answer::Explained(Explained::new(&Answer::Refused(refusal), account))
         }),
@@ -602,6 +609,24 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
             count: 2,
             bytes: 1 << 10,
         }],
+        upkeep: UpkeepStatus {
+            exchanges: 10,
+            exchanges_broken: 1,
+            differing_keys: 5,
+            exchange_rounds: 30,
+            exchange_bytes: 1 << 16,
+            evidence_keys: 7,
+            keys_judged: 2,
+            damaged_keys: 1,
+            refilling: 3,
+            unverified: true,
+            oldest: Some(OldestExchange {
+                partition: 255,
+                node: text("n3"),
+                seconds: 30,
+                never: true,
+            }),
+        },
     };
     let account = Account {
         coordinator: text("n1"),
@@ -730,6 +755,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
         ("bucket-drop", of_bucket(BucketAction::Drop)),
         ("buckets", Request::Buckets),
         ("status", Request::Status),
+        ("repair", Request::Repair(Repair { partition: 255 })),
     ];
     let refusals = [
         ("malformed", Refusal::Malformed(text("why"))),
@@ -852,6 +878,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
                 silent: vec![text("n3")],
             }),
         ),
+        ("repaired", Answer::Repaired(upkeep::some_repaired())),
         (
             "explained",
             Answer::Explained(Explained::new(&Answer::Absent, account)),

@@ -63,6 +63,34 @@ fn part() -> impl Strategy<Value = Part> {
     ]
 }
 
+/// Anything that exchanges may have come to.
+pub(crate) fn repaired() -> BoxedStrategy<Repaired> {
+    (any::<(u64, u64, u64, u64, u64)>(), vec("[a-z]{0,8}", 0..3))
+        .prop_map(
+            |((exchanges, broken, keys, rounds, bytes), unfinished)| Repaired {
+                exchanges,
+                broken,
+                keys,
+                rounds,
+                bytes,
+                unfinished,
+            },
+        )
+        .boxed()
+}
+
+/// What some exchanges came to.
+pub(crate) fn some_repaired() -> Repaired {
+    Repaired {
+        exchanges: 2,
+        broken: 1,
+        keys: 300,
+        rounds: 9,
+        bytes: 1 << 20,
+        unfinished: vec!["why".to_owned()],
+    }
+}
+
 /// Anything that one replica may ask.
 pub(crate) fn request() -> BoxedStrategy<Upkeep> {
     prop_oneof![
@@ -88,6 +116,7 @@ pub(crate) fn request() -> BoxedStrategy<Upkeep> {
         }),
         removals().prop_map(Upkeep::Confirm),
         removals().prop_map(Upkeep::Forget),
+        vnode().prop_map(Upkeep::Repair),
     ]
     .boxed()
 }
@@ -105,6 +134,7 @@ pub(crate) fn reply() -> BoxedStrategy<UpkeepReply> {
             .prop_map(|(votes, record)| UpkeepReply::Testimony(Testimony { votes, record })),
         vec(bytes(), 0..3).prop_map(UpkeepReply::Confirmed),
         Just(UpkeepReply::Forgotten),
+        repaired().prop_map(UpkeepReply::Repaired),
     ]
     .boxed()
 }
@@ -125,7 +155,7 @@ fn some_removal() -> Removal {
 }
 
 /// One question of each kind, with a name.
-pub(crate) fn requests() -> [(&'static str, Upkeep); 10] {
+pub(crate) fn requests() -> [(&'static str, Upkeep); 11] {
     let removals = || Removals {
         vnode: VNODE,
         keys: vec![some_removal()],
@@ -188,6 +218,7 @@ pub(crate) fn requests() -> [(&'static str, Upkeep); 10] {
                 dots: vec![(0x2a, 7)],
             }),
         ),
+        ("upkeep-repair", Upkeep::Repair(VNODE)),
         ("upkeep-confirm", Upkeep::Confirm(removals())),
         ("upkeep-forget", Upkeep::Forget(removals())),
         (
@@ -201,7 +232,7 @@ pub(crate) fn requests() -> [(&'static str, Upkeep); 10] {
 }
 
 /// One reply of each kind, with a name.
-pub(crate) fn replies() -> [(&'static str, UpkeepReply); 10] {
+pub(crate) fn replies() -> [(&'static str, UpkeepReply); 11] {
     let some = Bytes::from_static(&[1, 0, 0]);
     [
         ("upkeep-known", UpkeepReply::Known(1_024)),
@@ -248,5 +279,6 @@ pub(crate) fn replies() -> [(&'static str, UpkeepReply); 10] {
         ),
         ("upkeep-confirmed", UpkeepReply::Confirmed(vec![some])),
         ("upkeep-forgotten", UpkeepReply::Forgotten),
+        ("upkeep-repaired", UpkeepReply::Repaired(some_repaired())),
     ]
 }

@@ -154,9 +154,12 @@ impl fmt::Display for Checked {
         )?;
         writeln!(
             f,
-            "  upkeep       everything compared with the other replicas in {}, evidence of {} keys a second collected",
+            "  upkeep       exchanges with every replica in {}, all records checked in {}; remains of removed values of {} \
+             keys a second collected after {}",
             humantime::format_duration(config.exchange_cycle),
-            config.collect_keys_per_second
+            humantime::format_duration(config.verify_cycle),
+            config.collect_keys_per_second,
+            humantime::format_duration(config.collect_after)
         )?;
         write!(
             f,

@@ -36,7 +36,7 @@ const fn key(
 }
 
 /// Every key. This table is what `--help` and the documentation list.
-pub const KEYS: [Key; 23] = [
+pub const KEYS: [Key; 25] = [
     key(
         "name",
         "QUORATE_NAME",
@@ -149,13 +149,25 @@ pub const KEYS: [Key; 23] = [
         "exchange_cycle",
         "QUORATE_EXCHANGE_CYCLE",
         Some("30s"),
-        "in what time this node compares what it holds once with every other replica of it",
+        "in what time this node compares all that it holds with every other replica of it",
+    ),
+    key(
+        "verify_cycle",
+        "QUORATE_VERIFY_CYCLE",
+        Some("6h"),
+        "in what time this node reads all its records and checks that they are what they were written as",
+    ),
+    key(
+        "collect_after",
+        "QUORATE_COLLECT_AFTER",
+        Some("1s"),
+        "how long what is left of removed values waits before all replicas are asked to forget it",
     ),
     key(
         "collect_keys_per_second",
         "QUORATE_COLLECT_KEYS_PER_SECOND",
         Some("4096"),
-        "of how many keys a second this node has evidence of removals forgotten",
+        "of how many keys in a second this node has such remains forgotten",
     ),
     key(
         "disk_reserve",
@@ -179,6 +191,10 @@ pub const KEYS: [Key; 23] = [
 
 /// The largest value that may be configured: several of them must fit into a connection's queue.
 const VALUE_BYTES_CEILING: usize = 64 << 20;
+
+/// How often what a node does by itself may be done.
+const PACE: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(365 * 24 * 3600);
 
 /// What the names of our variables begin with.
 const PREFIX: &str = "QUORATE_";
@@ -256,8 +272,10 @@ pub(super) fn load(
         handoff_bytes_per_second: values.size("handoff_bytes_per_second", 1, usize::MAX)?,
         hedge_percent: values.size("hedge_percent", 0, 100)?,
         repair_bytes_per_second: values.size("repair_bytes_per_second", 1, usize::MAX)?,
-        exchange_cycle: values.cycle("exchange_cycle")?,
-        collect_keys_per_second: values.size("collect_keys_per_second", 1, usize::MAX)?,
+        exchange_cycle: values.pace("exchange_cycle")?,
+        verify_cycle: values.pace("verify_cycle")?,
+        collect_after: values.pace("collect_after")?,
+        collect_keys_per_second: values.size("collect_keys_per_second", 1, 1 << 30)?,
         disk_reserve: values.disk_reserve()?,
         slow_request: values.duration("slow_request")?,
         log_format: values.log_format()?,
@@ -428,11 +446,13 @@ impl Values<'_> {
         }
     }
 
-    fn cycle(&self, name: &'static str) -> Result<Duration, ConfigError> {
-        let bounds = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+    /// A duration by which something is done again and again: not 0, and not so long that it is never done.
+    fn pace(&self, name: &'static str) -> Result<Duration, ConfigError> {
         match self.duration(name)? {
-            Some(cycle) if bounds.contains(&cycle) => Ok(cycle),
-            _ => Err(self.text(name)?.wrong("it must be from 1s to 24h")),
+            Some(pace) if PACE.contains(&pace) => Ok(pace),
+            _ => Err(self
+                .text(name)?
+                .wrong("it must be from 10ms to 1 year; it cannot be turned off")),
         }
     }
 
@@ -477,9 +497,15 @@ mod tests {
         assert_eq!(rate, limits.repair_bytes_per_second);
         let rate = default("collect_keys_per_second") as u64;
         assert_eq!(rate, limits.collect_keys_per_second);
-        let cycle = KEYS.iter().find(|key| key.name == "exchange_cycle");
-        let cycle = humantime::parse_duration(cycle.unwrap().default.unwrap()).unwrap();
-        assert_eq!(cycle, limits.exchange_cycle);
+        for (name, pace) in [
+            ("exchange_cycle", limits.exchange_cycle),
+            ("verify_cycle", limits.verify_cycle),
+            ("collect_after", limits.collect_after),
+        ] {
+            let key = KEYS.iter().find(|key| key.name == name).unwrap();
+            let default = humantime::parse_duration(key.default.unwrap()).unwrap();
+            assert_eq!(default, pace, "{name}");
+        }
         for key in KEYS {
             assert_eq!(key.variable, format!("QUORATE_{}", key.name.to_uppercase()));
         }

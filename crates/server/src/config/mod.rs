@@ -95,9 +95,13 @@ pub struct NodeConfig {
     pub hedge_percent: usize,
     /// How many bytes this node sends in a second to replicas that its reads find stale.
     pub repair_bytes_per_second: usize,
-    /// In what time this node compares what it holds once with every other replica of it.
+    /// In what time this node compares all that it holds with every other replica of it.
     pub exchange_cycle: Duration,
-    /// Of how many keys a second this node has evidence of removals forgotten.
+    /// In what time it checks all its records.
+    pub verify_cycle: Duration,
+    /// How long what is left of removed values waits before it is collected.
+    pub collect_after: Duration,
+    /// Of how many keys in a second that is collected.
     pub collect_keys_per_second: usize,
     /// What must stay free on the disk: below it nothing is taken that adds a value.
     pub disk_reserve: DiskReserve,

@@ -173,9 +173,19 @@ impl Rocks {
     /// # Errors
     ///
     /// [`StorageError::Poisoned`] if a write failed, now or earlier. The directory is released all the same.
-    pub fn close(mut self) -> Result<(), StorageError> {
+    pub fn close(self) -> Result<(), StorageError> {
+        self.close_with(|| ())
+    }
+
+    /// The same, with something done once all is on disk and before anybody else can have the directory.
+    ///
+    /// # Errors
+    ///
+    /// As [`Rocks::close`]; then it is not done.
+    pub fn close_with<R>(mut self, last: impl FnOnce() -> R) -> Result<R, StorageError> {
         self.finish()
-            .map_err(|reason| StorageError::Poisoned { reason })
+            .map_err(|reason| StorageError::Poisoned { reason })?;
+        Ok(last())
     }
 
     fn finish(&mut self) -> Result<(), String> {
