@@ -9,6 +9,7 @@
 //! lost a value without a word would pass on that it has seen it, and no copy of it would be taken any more.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,7 +35,7 @@ use crate::upkeep::{Purpose, encoded};
 const RANGES_AT_ONCE: usize = 16;
 /// The most bytes of records in one message, but for one that is larger by itself.
 const BYTES_AT_ONCE: usize = 256 * 1024;
-/// The pause after an exchange that could not be finished.
+/// The pause before one of the exchanges is made again that could not be finished.
 const AFTER_FAILURE: Duration = Duration::from_millis(500);
 
 /// An exchange under way.
@@ -77,6 +78,11 @@ pub(crate) struct Exchanging {
     current: Option<Exchange>,
     /// To be done as soon as possible, before any that come by turn.
     urgent: BTreeSet<(VnodeId, NodeId)>,
+    /// Those that were broken off: one of them is made again every [`AFTER_FAILURE`], beside all others. What breaks one off may last, as
+    /// a full disk does, and must not hold up the rest.
+    again: BTreeSet<(VnodeId, NodeId)>,
+    last_again: Option<(VnodeId, NodeId)>,
+    again_at: Time,
     /// The last that came by turn.
     last: Option<(VnodeId, NodeId)>,
     pub(crate) next: Time,
@@ -103,7 +109,9 @@ impl Exchanging {
 impl<S: Storage> Node<S> {
     pub(crate) fn exchange_at(&self) -> Option<Time> {
         let exchanging = &self.upkeep.exchanging;
-        exchanging.current.is_none().then_some(exchanging.next)
+        let again = (!exchanging.again.is_empty()).then_some(exchanging.again_at);
+        let next = again.map_or(exchanging.next, |at| at.min(exchanging.next));
+        exchanging.current.is_none().then_some(next)
     }
 
     /// Every vnode of this node with each of its other replicas.
@@ -153,27 +161,22 @@ impl<S: Storage> Node<S> {
             return;
         }
         self.refill_alone(out);
-        let demanded = self.demanded(out);
-        let pairs = self.pairs();
-        let urgent = self.upkeep.exchanging.urgent.iter();
-        let urgent = urgent.copied().find(|(_, peer)| self.is_up(*peer));
-        let urgent = demanded.or(urgent);
-        let is_urgent = urgent.is_some();
-        let next = urgent.or_else(|| {
-            let last = self.upkeep.exchanging.last;
-            let up = || pairs.iter().copied().filter(|(_, peer)| self.is_up(*peer));
-            let after = up().find(|pair| last.is_none_or(|last| *pair > last));
-            after.or_else(|| up().next())
-        });
-        self.pause(now, pairs.len());
+        let due = self.upkeep.exchanging.next <= now;
+        let demanded = if due { self.demanded(out) } else { None };
+        let urgent = self.upkeep.exchanging.urgent.iter().copied();
+        let urgent = urgent.filter(|_| due).find(|(_, peer)| self.is_up(*peer));
+        let soon = demanded.or(urgent);
+        let next = soon
+            .or_else(|| self.broken_off(now))
+            .or_else(|| due.then(|| self.by_turn(now)).flatten());
         let Some((vnode, peer)) = next else {
             return;
         };
-        if is_urgent {
-            self.upkeep.exchanging.urgent.remove(&(vnode, peer));
-            self.upkeep.exchanging.next = now;
-        } else {
-            self.upkeep.exchanging.last = Some((vnode, peer));
+        let exchanging = &mut self.upkeep.exchanging;
+        exchanging.urgent.remove(&(vnode, peer));
+        exchanging.again.remove(&(vnode, peer));
+        if soon.is_some() {
+            exchanging.next = now;
         }
         let losses = self.replica.lineage.losses();
         self.upkeep.exchanging.cost = Repaired::default();
@@ -206,6 +209,33 @@ impl<S: Storage> Node<S> {
             let asked = Upkeep::Root(RootAsked { vnode, seen });
             self.ask_upkeep(now, node, asked, Purpose::Exchange, out);
         }
+    }
+
+    /// The next that comes by turn.
+    fn by_turn(&mut self, now: Time) -> Option<(VnodeId, NodeId)> {
+        let pairs = self.pairs();
+        self.pause(now, pairs.len());
+        // In order: the replicas of a vnode are named in that of its preference list.
+        let up: BTreeSet<_> = pairs.into_iter().filter(|(_, n)| self.is_up(*n)).collect();
+        let next = after(&up, self.upkeep.exchanging.last);
+        self.upkeep.exchanging.last = next.or(self.upkeep.exchanging.last);
+        next
+    }
+
+    /// One that was broken off, if it is time. Those with nodes out of reach are forgotten: all are made when these are back.
+    fn broken_off(&mut self, now: Time) -> Option<(VnodeId, NodeId)> {
+        let exchanging = &self.upkeep.exchanging;
+        if exchanging.again.is_empty() || exchanging.again_at > now {
+            return None;
+        }
+        let again = exchanging.again.iter().copied();
+        let again: BTreeSet<_> = again.filter(|(_, peer)| self.is_up(*peer)).collect();
+        let next = after(&again, exchanging.last_again);
+        let exchanging = &mut self.upkeep.exchanging;
+        exchanging.again = again;
+        exchanging.again_at = now.after(AFTER_FAILURE);
+        exchanging.last_again = next;
+        next
     }
 
     /// Sets when the next begins that comes by turn: each pair once in a cycle, with a random share, so that nodes do not fall into step.
@@ -487,8 +517,14 @@ impl<S: Storage> Node<S> {
         self.replica.filter = None;
         out.push(Output::Event(Event::ExchangeBroken));
         let exchanging = &mut self.upkeep.exchanging;
-        exchanging.urgent.insert((exchange.vnode, exchange.peer));
-        exchanging.next = exchanging.next.max(now.after(AFTER_FAILURE));
+        if exchanging.again.is_empty() {
+            exchanging.again_at = now.after(AFTER_FAILURE);
+        }
+        exchanging.again.insert((exchange.vnode, exchange.peer));
+        if exchange.demanded {
+            // It is tried again a few times, and not all at once.
+            exchanging.next = exchanging.next.max(now.after(AFTER_FAILURE));
+        }
         let cost = Repaired {
             broken: 1,
             ..std::mem::take(&mut exchanging.cost)
@@ -511,6 +547,19 @@ impl<S: Storage> Node<S> {
         };
         own.into_iter().filter(is_refilling).count()
     }
+}
+
+/// The first pair behind the last, or the first of all.
+fn after(
+    pairs: &BTreeSet<(VnodeId, NodeId)>,
+    last: Option<(VnodeId, NodeId)>,
+) -> Option<(VnodeId, NodeId)> {
+    let behind = last.and_then(|last| {
+        pairs
+            .range((Bound::Excluded(last), Bound::Unbounded))
+            .next()
+    });
+    behind.or(pairs.first()).copied()
 }
 
 /// What is live here and was not taken there.

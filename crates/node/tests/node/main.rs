@@ -1,7 +1,7 @@
 //! Nodes talking to each other over a wire that the tests hold in their hands.
 //!
 //! `golden` has whole conversations as text, to be read; `scenarios` what must come out of situations that have a name, and
-//! so `buckets`, `conditions`, `demand`, `explain`, `hints`, `listing`, `reads`, `ttl` and `ttl_hints` for what they are called after; `interleavings` what must hold whatever
+//! so `buckets`, `conditions`, `demand`, `explain`, `fairness`, `hints`, `listing`, `reads`, `ttl` and `ttl_hints` for what they are called after; `interleavings` what must hold whatever
 //! happens in whatever order.
 
 mod buckets;
@@ -9,6 +9,7 @@ mod cluster;
 mod conditions;
 mod demand;
 mod explain;
+mod fairness;
 mod golden;
 mod hints;
 mod interleavings;
