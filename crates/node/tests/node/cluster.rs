@@ -1,7 +1,7 @@
 //! A few nodes on disks in memory. Nothing moves but by the hand of the test: messages lie on the wire until they are
 //! delivered, disks sync when told, and time stands still. What happens is written down, one line each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -54,6 +54,10 @@ pub(crate) struct Cluster {
     lives: Vec<u8>,
     /// Which disks have failed and said so.
     failed: Vec<bool>,
+    /// Whether nodes do upkeep.
+    upkeep: bool,
+    /// Nodes that nobody reaches, nor they anybody: what is sent is lost.
+    pub(crate) away: BTreeSet<usize>,
     names: Names,
 }
 
@@ -77,6 +81,16 @@ impl Cluster {
     }
 
     pub(crate) fn with(regions: &[&str], defaults: BucketDefaults, limits: Limits) -> Self {
+        Cluster::made(regions, defaults, limits, false)
+    }
+
+    /// So many nodes that do their upkeep.
+    pub(crate) fn tended(nodes: usize, limits: Limits) -> Self {
+        let regions = vec!["here"; nodes];
+        Cluster::made(&regions, BucketDefaults::default(), limits, true)
+    }
+
+    fn made(regions: &[&str], defaults: BucketDefaults, limits: Limits, upkeep: bool) -> Self {
         let spec = LayoutSpec {
             partitions: 8,
             replicas: 3,
@@ -108,6 +122,8 @@ impl Cluster {
             limits,
             lives: vec![0; regions.len()],
             failed: vec![false; regions.len()],
+            upkeep,
+            away: BTreeSet::new(),
             names: Names {
                 actors: BTreeMap::from([(foreign(1).actor, "x".to_owned())]),
                 ..Names::default()
@@ -125,6 +141,12 @@ impl Cluster {
         cluster
     }
 
+    /// Starts a node on what is on its disk.
+    pub(crate) fn start(&mut self, at: usize) {
+        self.failed[at] = false;
+        self.nodes[at] = self.open(at);
+    }
+
     fn open(&mut self, i: usize) -> Node<MemoryStorage> {
         self.lives[i] += 1;
         let mut seed = [i as u8; 32];
@@ -139,7 +161,7 @@ impl Cluster {
             defaults: self.defaults.clone(),
             limits: self.limits.clone(),
             layout_json: Bytes::from_static(b"{}"),
-            upkeep: false,
+            upkeep: self.upkeep,
             unclean: false,
         };
         Node::new(config, self.layout.clone(), disk.open(), seed).expect("a sound node")
@@ -172,11 +194,10 @@ impl Cluster {
                 Output::Send(to, message) => {
                     let line = self.message(at, &message);
                     self.note(format!("    n{at} -> n{}: {line}", to.0));
-                    self.wire.push(Envelope {
-                        from: at,
-                        to: to.0 as usize,
-                        message,
-                    });
+                    let (from, to) = (at, to.0 as usize);
+                    if !self.away.contains(&from) && !self.away.contains(&to) {
+                        self.wire.push(Envelope { from, to, message });
+                    }
                 }
                 Output::Answer(caller, answer) => {
                     let key = self.key_asked(caller);
@@ -323,8 +344,7 @@ impl Cluster {
     pub(crate) fn restart(&mut self, at: usize, keep: usize) {
         self.note(format!("n{at} loses power, and starts again"));
         self.disks[at].crash(keep);
-        self.failed[at] = false;
-        self.nodes[at] = self.open(at);
+        self.start(at);
     }
 
     // ---- What there is ----
