@@ -55,8 +55,6 @@ fn replicas_converge_without_a_read() {
     c.tend(SECOND);
     assert!(c.counted(0, "Exchanged") >= exchanged + 8);
     assert_eq!(c.counted(0, "KeyReconciled"), 45);
-    // The third heard of nothing, since it met nobody.
-    assert!(keys.iter().all(|key| c.has_nothing(2, key)));
 }
 
 /// With nothing said by anybody, each pair comes by turn.
