@@ -1,13 +1,16 @@
 //! Nodes talking to each other over a wire that the tests hold in their hands.
 //!
 //! `golden` has whole conversations as text, to be read; `scenarios` what must come out of situations that have a name, and
-//! so `buckets`, `conditions`, `demand`, `explain`, `hints`, `listing`, `reads`, `ttl` and `ttl_hints` for what they are called after; `interleavings` what must hold whatever
-//! happens in whatever order.
+//! so `amnesia`, `buckets`, `collection`, `conditions`, `demand`, `exchange`, `explain`, `hints`, `listing`, `reads`, `ttl` and
+//! `ttl_hints` for what they are called after; `interleavings` what must hold whatever happens in whatever order.
 
+mod amnesia;
 mod buckets;
 mod cluster;
+mod collection;
 mod conditions;
 mod demand;
+mod exchange;
 mod explain;
 mod golden;
 mod hints;
@@ -16,5 +19,6 @@ mod listing;
 mod operations;
 mod reads;
 mod scenarios;
+mod tended;
 mod ttl;
 mod ttl_hints;
