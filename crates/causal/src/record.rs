@@ -212,15 +212,6 @@ impl Record {
         self.evidence.subtract(&forgotten)
     }
 
-    /// What of `removed` has been seen and is not live: its removal may be confirmed (rule R15).
-    #[must_use]
-    pub fn confirmed(&self, removed: &DotSet, seen: &DotSet) -> DotSet {
-        let mut confirmed = removed.intersection(seen);
-        let live: DotSet = self.live.iter().map(|s| s.span.dot).collect();
-        confirmed.subtract(&live);
-        confirmed
-    }
-
     /// Drops the live siblings that evidence removes.
     fn drop_removed(&mut self, change: &mut Change) {
         let evidence = &self.evidence;

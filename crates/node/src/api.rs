@@ -160,7 +160,7 @@ pub enum Event {
     CollectBroken,
     /// The evidence of a key was forgotten.
     Forgotten,
-    /// A replica of a read was asked again, as another lacked what it had shown.
+    /// A read asked a replica what became of values that another shows and it lacks.
     AskedAgain,
     /// A value was refused because this node's disk is nearly full: a put of a client, or a copy from another coordinator.
     DiskFull,

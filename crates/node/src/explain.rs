@@ -89,6 +89,14 @@ impl Log {
             ReplicaReply::Refused(refusal) => {
                 self.note(now, from, &format!("refused: {refusal}"));
             }
+            ReplicaReply::Gone(gone) => self.note(
+                now,
+                from,
+                match gone.is_empty() {
+                    true => "none of them was here and is gone",
+                    false => "had some of them, and has them no more",
+                },
+            ),
             _ => {}
         }
     }

@@ -1,7 +1,7 @@
 //! A few nodes on disks in memory. Nothing moves but by the hand of the test: messages lie on the wire until they are
 //! delivered, disks sync when told, and time stands still. What happens is written down, one line each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -55,6 +55,8 @@ pub(crate) struct Cluster {
     lives: Vec<u8>,
     /// Which disks have failed and said so.
     failed: Vec<bool>,
+    /// Nodes that nobody reaches, nor they anybody: what is sent is lost.
+    pub(crate) away: BTreeSet<usize>,
     names: Names,
 }
 
@@ -82,7 +84,7 @@ impl Cluster {
     }
 
     /// Nodes that also do upkeep.
-    pub(crate) fn with_upkeep(nodes: usize, limits: Limits) -> Self {
+    pub(crate) fn tended(nodes: usize, limits: Limits) -> Self {
         let regions = vec!["here"; nodes];
         Cluster::made(&regions, BucketDefaults::default(), limits, true)
     }
@@ -120,6 +122,7 @@ impl Cluster {
             upkeep,
             lives: vec![0; regions.len()],
             failed: vec![false; regions.len()],
+            away: BTreeSet::new(),
             names: Names {
                 actors: BTreeMap::from([(foreign(1).actor, "x".to_owned())]),
                 ..Names::default()
@@ -135,6 +138,12 @@ impl Cluster {
             }
         }
         cluster
+    }
+
+    /// Starts a node on what is on its disk.
+    pub(crate) fn start(&mut self, at: usize) {
+        self.failed[at] = false;
+        self.nodes[at] = self.open(at);
     }
 
     fn open(&mut self, i: usize) -> Node<MemoryStorage> {
@@ -194,11 +203,10 @@ impl Cluster {
                 Output::Send(to, message) => {
                     let line = self.message(at, &message);
                     self.note(format!("    n{at} -> n{}: {line}", to.0));
-                    self.wire.push(Envelope {
-                        from: at,
-                        to: to.0 as usize,
-                        message,
-                    });
+                    let (from, to) = (at, to.0 as usize);
+                    if !self.away.contains(&from) && !self.away.contains(&to) {
+                        self.wire.push(Envelope { from, to, message });
+                    }
                 }
                 Output::Answer(caller, answer) => {
                     let key = self.key_asked(caller);
@@ -345,8 +353,7 @@ impl Cluster {
     pub(crate) fn restart(&mut self, at: usize, keep: usize) {
         self.note(format!("n{at} loses power, and starts again"));
         self.disks[at].crash(keep);
-        self.failed[at] = false;
-        self.nodes[at] = self.open(at);
+        self.start(at);
     }
 
     /// The same, and it is told that it may have lost what it acknowledged last.

@@ -14,7 +14,7 @@ fn calm(nodes: usize) -> Cluster {
         exchange_cycle: Duration::from_secs(3_600),
         ..Limits::default()
     };
-    let mut c = Cluster::with_upkeep(nodes, limits);
+    let mut c = Cluster::tended(nodes, limits);
     c.quietly(|c| drive(c, 600));
     c
 }

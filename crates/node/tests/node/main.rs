@@ -1,13 +1,16 @@
 //! Nodes talking to each other over a wire that the tests hold in their hands.
 //!
 //! `golden` has whole conversations as text, to be read; `scenarios` what must come out of situations that have a name, and
-//! so `buckets`, `conditions`, `demand`, `explain`, `fairness`, `hints`, `listing`, `reads`, `ttl` and `ttl_hints` for what they are called after; `interleavings` what must hold whatever
-//! happens in whatever order.
+//! so `amnesia`, `buckets`, `collection`, `conditions`, `demand`, `exchange`, `explain`, `fairness`, `hints`, `listing`, `reads`, `ttl` and
+//! `ttl_hints` for what they are called after; `interleavings` what must hold whatever happens in whatever order.
 
+mod amnesia;
 mod buckets;
 mod cluster;
+mod collection;
 mod conditions;
 mod demand;
+mod exchange;
 mod explain;
 mod fairness;
 mod golden;
@@ -17,5 +20,6 @@ mod listing;
 mod operations;
 mod reads;
 mod scenarios;
+mod tended;
 mod ttl;
 mod ttl_hints;

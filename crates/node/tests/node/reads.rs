@@ -604,8 +604,9 @@ fn a_record_has_its_own_time_after_the_digest() {
 /// n0 and n2 hold the keys, n1 has none of them, and n0 asks n1 first.
 fn stale_n1(limits: Limits, keys: &[&str]) -> Cluster {
     let mut c = Cluster::with(&["here"; 3], BucketDefaults::default(), limits);
-    let record = holding(&[(foreign(1), "v")], &[]);
-    for key in keys {
+    for (counter, key) in (1..).zip(keys) {
+        // No two keys share a dot: the second would be taken for a late copy.
+        let record = holding(&[(foreign(counter), "v")], &[]);
         c.plant(0, key, &record);
         c.plant(2, key, &record);
     }
@@ -615,11 +616,14 @@ fn stale_n1(limits: Limits, keys: &[&str]) -> Cluster {
 /// Reads a key at n0 and lets n1 answer, but not to a repair. Says what is shown.
 fn read_and_find_stale(c: &mut Cluster, key: &str) -> Vec<String> {
     let read = c.ask(0, get(key));
-    // The digest, and then the record.
-    for _ in 0..2 {
+    // The digest, then the record, and then whether it ever had what it lacks.
+    for _ in 0..3 {
         let at = c.wire.iter().position(|e| {
-            let is_read = matches!(e.message, Message::Replica(_, _, ReplicaRequest::Read(_)));
-            is_read && e.to == 1
+            let is_asked = matches!(
+                e.message,
+                Message::Replica(_, _, ReplicaRequest::Read(_) | ReplicaRequest::Recall(_))
+            );
+            is_asked && e.to == 1
         });
         let Some(at) = at else {
             break;
