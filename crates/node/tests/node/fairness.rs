@@ -37,7 +37,7 @@ fn a_full_disk_holds_up_no_exchange_of_others() {
         exchange_cycle: Duration::from_secs(4),
         ..Limits::default()
     };
-    let mut c = Cluster::with_upkeep(3, limits);
+    let mut c = Cluster::tended(3, limits);
     c.quietly(|c| drive(c, Duration::from_secs(1)));
     let full = |free| Vitals {
         disk_free_bytes: Some(free),
@@ -73,7 +73,7 @@ fn every_pair_has_its_turn() {
         exchange_cycle: cycle,
         ..Limits::default()
     };
-    let mut c = Cluster::with_upkeep(4, limits);
+    let mut c = Cluster::tended(4, limits);
     c.quietly(|c| drive(c, Duration::from_secs(1)));
     for at in 0..4 {
         let oldest = c.nodes[at].upkeep_status().oldest;
