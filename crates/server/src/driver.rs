@@ -328,6 +328,10 @@ impl<S: Storage> Driver<S> {
         };
         self.input(input);
         if failed {
+            if let Err(error) = self.surroundings.opened.disk_failed() {
+                let node = &self.surroundings.name;
+                tracing::warn!(node, %error, "that the disk failed cannot be written down either");
+            }
             self.readiness.set(self.node.ready());
         }
     }

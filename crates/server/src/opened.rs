@@ -3,7 +3,7 @@
 //! With durability "os" a write is acknowledged when the operating system has it. The end of the process takes nothing of
 //! that, the end of the machine may. So a directory says how it was used last: `DIR/LAST_OPEN` has the
 //! machine's boot id and the durability, and is replaced by one that says "closed" when the engine is closed. One that was
-//! not closed, and was used with "os" under another boot, may have lost something.
+//! not closed, and was used with "os" under another boot, may have lost something; and so may one whose disk failed.
 //!
 //! `DIR/RESTORED`, an empty file that an operator makes, says that the directory was put back from a copy. Other nodes would
 //! mostly find that out, but not if the copy is so new that none of them had heard of what is missing.
@@ -124,6 +124,19 @@ impl Opened {
         Ok(())
     }
 
+    /// A write or sync failed. What the operating system had taken before may never come to the disk, and be gone from its memory: from
+    /// here on that is as if the machine had gone down.
+    ///
+    /// # Errors
+    /// If the directory cannot be written either.
+    pub(crate) fn disk_failed(&mut self) -> io::Result<()> {
+        self.now.boot_id = None;
+        match self.awaits_record {
+            true => Ok(()),
+            false => self.say(),
+        }
+    }
+
     /// The engine was closed, with all that was written.
     ///
     /// # Errors
@@ -196,6 +209,19 @@ mod tests {
         lost.recorded().expect("said");
         assert!(!lost.awaits_record());
         assert_eq!(look(dir, Durability::Os, false, "d").lost(), None, "fsync");
+    }
+
+    #[test]
+    fn a_failed_disk_may_have_lost_what_the_system_had_also_on_the_same_boot() {
+        for (durability, lost) in [
+            (Durability::Os, Some(Lost::Unsynced)),
+            (Durability::Fsync, None),
+        ] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let mut failed = look(dir.path(), durability, true, "a");
+            failed.disk_failed().expect("said");
+            assert_eq!(look(dir.path(), durability, false, "a").lost(), lost);
+        }
     }
 
     #[test]
