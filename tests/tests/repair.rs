@@ -175,7 +175,9 @@ fn a_disk_that_was_put_back_and_one_that_was_emptied_are_filled_and_nothing_dele
     let forgotten = wait_until(SOON, || {
         let told = status(&cluster, 1);
         let nodes = told["nodes"].as_array().expect("nodes");
-        nodes.iter().all(|node| node["upkeep"]["evidence_keys"] == 0)
+        nodes
+            .iter()
+            .all(|node| node["upkeep"]["evidence_keys"] == 0)
     });
     assert!(forgotten, "{:#}", status(&cluster, 1));
     let forgot = |node| metric(&cluster, node, "quorate_evidence_forgotten_total");
