@@ -36,10 +36,8 @@ impl<S: Storage, W> Replica<S, W> {
     ) -> Result<(), Refusal> {
         let losses = self.lineage.losses();
         let lacks = |what: &str| Err(Refusal::Corrupt(format!("this replica {what}")));
-        if losses > 0 {
-            if !self.vnode_unchecked(vnode)?.is_refilled(losses) {
-                return lacks("has lost state and is being refilled from the others");
-            }
+        if losses > 0 && !self.vnode_unchecked(vnode)?.is_refilled(losses) {
+            return lacks("has lost state and is being refilled from the others");
         }
         if strict && !self.is_verified() {
             return lacks("was just started, and has not heard yet whether it lost state");

@@ -184,8 +184,8 @@ impl World {
         } else {
             disk.lose(Family::Records, &at);
             // With its entry in the tree, or without.
-            let entries = disk.keys(Family::Trees).into_iter();
-            let entry = entries.filter(|row| row.ends_with(&at[2..])).next();
+            let mut entries = disk.keys(Family::Trees).into_iter();
+            let entry = entries.find(|row| row.ends_with(&at[2..]));
             if let Some(entry) = entry.filter(|_| self.rng.random_bool(0.5)) {
                 disk.lose(Family::Trees, &entry);
             }
