@@ -2,8 +2,11 @@
 
 use super::*;
 
+/// How many questions there are to one repair. Few, since what is exchanged at once hides what goes wrong before.
+const REPAIR_ONE_IN: u64 = 16;
+
 impl World {
-    /// Asks some node how the cluster is, or every other time to have a partition exchanged.
+    /// Asks some node how the cluster is, or now and then to have a partition exchanged.
     pub(super) fn ask_status(&mut self) {
         if self.healing {
             return;
@@ -16,10 +19,10 @@ impl World {
         let caller = OWN_CALLERS + self.sequence;
         self.status_asked.insert(caller, (node, epoch, self.now));
         self.note(b"status", node, caller);
-        let partition = (caller / 2 % u64::from(self.layout.partitions())) as u16;
-        let request = match caller % 2 {
-            0 => Request::Status,
-            _ => Request::Repair(Repair { partition }),
+        let partition = (caller / REPAIR_ONE_IN % u64::from(self.layout.partitions())) as u16;
+        let request = match caller % REPAIR_ONE_IN {
+            1 => Request::Repair(Repair { partition }),
+            _ => Request::Status,
         };
         let header = Header::default();
         self.input(node, Input::Request(Caller(caller), header, request));
@@ -31,7 +34,7 @@ impl World {
             return;
         };
         // A repair is answered with what could be done, or refused by a node that is closing or has too much to do.
-        if caller % 2 == 1
+        if caller % REPAIR_ONE_IN == 1
             && let Answer::Repaired(_) | Answer::Refused(_) = answer
         {
             return;
