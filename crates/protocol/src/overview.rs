@@ -226,7 +226,7 @@ fn concerns(
         if upkeep.refilling > 0 {
             words.push(format!(
                 "{} has lost state, and is given it back by the others: {} partitions are left. Until then it answers no reads \
-                 of them that count replicas.",
+                 of them.",
                 node.name, upkeep.refilling
             ));
         }

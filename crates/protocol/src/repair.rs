@@ -58,9 +58,10 @@ pub struct UpkeepStatus {
     pub keys_judged: u64,
     /// Keys whose record was found damaged and is not made good yet.
     pub damaged_keys: u64,
-    /// Partitions that answer no read that counts replicas, until the others have given back what this node may have lost.
+    /// Partitions that answer no read, until the others have given back what this node may have lost.
     pub refilling: u64,
-    /// Whether it has not heard yet from enough others whether it has lost anything: it answers no such read until then.
+    /// Whether it has not heard yet from enough others whether it has lost anything: it answers no read that counts replicas
+    /// until then.
     pub unverified: bool,
     /// Which replicas were found equal longest ago; none where this node shares nothing with others.
     pub oldest: Option<OldestExchange>,

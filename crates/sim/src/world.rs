@@ -16,7 +16,7 @@ use quorate_node::{
     BucketDefaults, Caller, Config, Event, Input, Limits, Node, Output, Time, Vitals,
 };
 use quorate_protocol::{
-    Answer, BucketId, Get, Header, List, Message, Options, Quorum, Refusal, ReplicaReply,
+    Answer, BucketId, Get, Header, List, Message, Options, Quorum, Refusal, Repair, ReplicaReply,
     ReplicaRequest, Request, Upkeep, UpkeepReply, Vote, decode_value,
 };
 use quorate_ring::{ClusterId, Layout, LayoutSpec, NodeId, NodeSpec};

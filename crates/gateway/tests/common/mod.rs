@@ -11,8 +11,8 @@ use axum::http::{HeaderMap, Request as HttpRequest, StatusCode};
 use bytes::Bytes;
 use quorate_gateway::{Backend, Limits, router};
 use quorate_protocol::{
-    Account, Answer, Condition, Explained, Header, Listing, Refusal, ReplicaAccount, Request,
-    Shown, Value,
+    Account, Answer, Condition, Description, Explained, Header, Listing, Refusal, Repair, Repaired,
+    ReplicaAccount, Request, Shown, Value,
 };
 use serde_json::Value as Json;
 use tower::ServiceExt as _;
@@ -30,6 +30,8 @@ struct State {
     /// Answers everything so once it was asked so often.
     scripted_after: Option<(usize, Answer)>,
     unready: Option<String>,
+    /// What it tells of the cluster, in JSON.
+    layout: Option<Bytes>,
 }
 
 impl Store {
@@ -72,6 +74,11 @@ impl Store {
     /// Answers everything with this once it was asked so many times in all.
     pub(crate) fn script_after(&self, calls: usize, answer: Answer) {
         self.state().scripted_after = Some((calls, answer));
+    }
+
+    /// Has this layout from now on.
+    pub(crate) fn lay_out(&self, layout: Vec<u8>) {
+        self.state().layout = Some(layout.into());
     }
 
     /// Not ready from now on.
@@ -133,6 +140,9 @@ fn check(condition: Option<&Condition>, values: &[(u64, Value)]) -> Result<(), R
         false => Err(Refusal::ConditionFailed(format!("the key holds {live:?}"))),
     }
 }
+
+/// The partition that cannot be repaired.
+pub(crate) const BUSY: u16 = 5;
 
 /// An account as a coordinator would give it.
 pub(crate) fn account() -> Account {
@@ -198,11 +208,20 @@ impl State {
                 let next = keys.next().and_then(|_| found.last().cloned());
                 Ok(Answer::Listed(Listing { keys: found, next }))
             }
-            Request::Bucket(_)
-            | Request::Buckets
-            | Request::Status
-            | Request::Describe
-            | Request::Repair(_) => Err(Refusal::Malformed("not over HTTP".to_owned())),
+            // As many keys differ in a partition as its number says; of one it has too much to do.
+            Request::Repair(Repair { partition: BUSY }) => Err(Refusal::Overloaded),
+            Request::Repair(repair) => Ok(Answer::Repaired(Repaired {
+                exchanges: 2,
+                keys: repair.partition.into(),
+                ..Repaired::default()
+            })),
+            Request::Describe if self.layout.is_some() => Ok(Answer::Described(Description {
+                node: "node-1".to_owned(),
+                layout: self.layout.clone().unwrap_or_default(),
+            })),
+            Request::Bucket(_) | Request::Buckets | Request::Status | Request::Describe => {
+                Err(Refusal::Malformed("not over HTTP".to_owned()))
+            }
         }
     }
 }

@@ -114,11 +114,11 @@ impl Upkeep {
             ),
             refilling: make.gauge(
                 "partitions_refilling",
-                "Partitions that answer no read that counts replicas, until others have given back what was lost",
+                "Partitions that answer no read, until others have given back what was lost",
             ),
             verified: make.gauge(
                 "verified",
-                "1 once enough other nodes have told whether this one has lost anything; until then it answers no such read",
+                "1 once enough other nodes have told whether this one has lost anything; until then it answers no read that counts replicas",
             ),
             judged: make.gauge(
                 "keys_judged",

@@ -2,8 +2,11 @@
 
 use super::*;
 
+/// How many questions there are to one repair. Few, since what is exchanged at once hides what goes wrong before.
+const REPAIR_ONE_IN: u64 = 16;
+
 impl World {
-    /// Asks some node how the cluster is.
+    /// Asks some node how the cluster is, or now and then to have a partition exchanged.
     pub(super) fn ask_status(&mut self) {
         if self.healing {
             return;
@@ -16,7 +19,12 @@ impl World {
         let caller = OWN_CALLERS + self.sequence;
         self.status_asked.insert(caller, (node, epoch, self.now));
         self.note(b"status", node, caller);
-        let (header, request) = (Header::default(), Request::Status);
+        let partition = (caller / REPAIR_ONE_IN % u64::from(self.layout.partitions())) as u16;
+        let request = match caller % REPAIR_ONE_IN {
+            1 => Request::Repair(Repair { partition }),
+            _ => Request::Status,
+        };
+        let header = Header::default();
         self.input(node, Input::Request(Caller(caller), header, request));
     }
 
@@ -25,9 +33,15 @@ impl World {
         let Some((asked, ..)) = self.status_asked.remove(&caller) else {
             return;
         };
+        // A repair is answered with what could be done, or refused by a node that is closing or has too much to do.
+        if caller % REPAIR_ONE_IN == 1
+            && let Answer::Repaired(_) | Answer::Refused(_) = answer
+        {
+            return;
+        }
         let Answer::Status(status) = answer else {
             self.violations.push(format!(
-                "node {i} was asked for its status and said {answer:?}"
+                "node {i} was asked for its status or for a repair and said {answer:?}"
             ));
             return;
         };
@@ -51,7 +65,7 @@ impl World {
             let slot = &self.slots[*node];
             if slot.epoch == *epoch && slot.node.is_some() {
                 self.violations.push(format!(
-                    "node {node} was asked for its status at {at} and has not answered"
+                    "node {node} was asked for its status or for a repair at {at} and has not answered"
                 ));
             }
         }
