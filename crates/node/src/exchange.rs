@@ -69,6 +69,8 @@ pub(crate) struct Exchanging {
     current: Option<Exchange>,
     /// To be done as soon as possible, before any that come by turn.
     urgent: BTreeSet<(VnodeId, NodeId)>,
+    /// The last of these that was begun.
+    urged: Option<(VnodeId, NodeId)>,
     /// The last that came by turn.
     last: Option<(VnodeId, NodeId)>,
     next: Time,
@@ -107,8 +109,13 @@ impl<S: Storage> Node<S> {
             return;
         }
         let pairs = self.pairs();
-        let urgent = self.upkeep.exchanging.urgent.iter();
-        let urgent = urgent.copied().find(|(_, peer)| self.is_up(*peer));
+        let exchanging = &self.upkeep.exchanging;
+        let urgent = exchanging.urgent.iter().copied();
+        let mut urgent = urgent.filter(|(_, peer)| self.is_up(*peer));
+        // One that is broken off again and again must not keep the others from their turn.
+        let behind = |pair: &(VnodeId, NodeId)| exchanging.urged.is_none_or(|last| *pair > last);
+        let first = urgent.clone().next();
+        let urgent = urgent.find(behind).or(first);
         let is_urgent = urgent.is_some();
         let next = urgent.or_else(|| {
             let last = self.upkeep.exchanging.last;
@@ -122,6 +129,7 @@ impl<S: Storage> Node<S> {
         };
         if is_urgent {
             self.upkeep.exchanging.urgent.remove(&(vnode, peer));
+            self.upkeep.exchanging.urged = Some((vnode, peer));
             self.upkeep.exchanging.next = now;
         } else {
             self.upkeep.exchanging.last = Some((vnode, peer));
