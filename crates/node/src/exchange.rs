@@ -71,8 +71,10 @@ pub(crate) struct Exchanging {
     urgent: BTreeSet<(VnodeId, NodeId)>,
     /// The last of these that was begun.
     urged: Option<(VnodeId, NodeId)>,
-    /// The last that came by turn.
+    /// The last that came by turn, and when the next does.
     last: Option<(VnodeId, NodeId)>,
+    turn_at: Time,
+    /// When the next begins, of either kind.
     next: Time,
 }
 
@@ -112,28 +114,30 @@ impl<S: Storage> Node<S> {
         let exchanging = &self.upkeep.exchanging;
         let urgent = exchanging.urgent.iter().copied();
         let mut urgent = urgent.filter(|(_, peer)| self.is_up(*peer));
-        // One that is broken off again and again must not keep the others from their turn.
+        // One that is broken off again and again must not keep the others from their turn, be they urgent or not.
         let behind = |pair: &(VnodeId, NodeId)| exchanging.urged.is_none_or(|last| *pair > last);
         let first = urgent.clone().next();
         let urgent = urgent.find(behind).or(first);
-        let is_urgent = urgent.is_some();
-        let next = urgent.or_else(|| {
-            let last = self.upkeep.exchanging.last;
+        let next = if exchanging.turn_at <= now {
+            let last = exchanging.last;
             let up = || pairs.iter().copied().filter(|(_, peer)| self.is_up(*peer));
             let after = up().find(|pair| last.is_none_or(|last| *pair > last));
-            after.or_else(|| up().next())
-        });
-        self.pause(now, pairs.len());
+            let next = after.or_else(|| up().next());
+            self.pause(now, pairs.len());
+            self.upkeep.exchanging.last = next.or(last);
+            next
+        } else {
+            self.upkeep.exchanging.urged = urgent.or(exchanging.urged);
+            urgent
+        };
+        self.upkeep.exchanging.next = match urgent {
+            Some(_) => now,
+            None => self.upkeep.exchanging.turn_at,
+        };
         let Some((vnode, peer)) = next else {
             return;
         };
-        if is_urgent {
-            self.upkeep.exchanging.urgent.remove(&(vnode, peer));
-            self.upkeep.exchanging.urged = Some((vnode, peer));
-            self.upkeep.exchanging.next = now;
-        } else {
-            self.upkeep.exchanging.last = Some((vnode, peer));
-        }
+        self.upkeep.exchanging.urgent.remove(&(vnode, peer));
         let Ok(state) = self.replica.vnode(vnode) else {
             return;
         };
@@ -163,7 +167,7 @@ impl<S: Storage> Node<S> {
         let share = cycle.as_micros() as u64 / pairs.max(1) as u64;
         let random = self.upkeep.rng.random_range(0..=share);
         let pause = Duration::from_micros(share / 2 + random);
-        self.upkeep.exchanging.next = now.after(pause);
+        self.upkeep.exchanging.turn_at = now.after(pause);
     }
 
     /// One side has answered.
