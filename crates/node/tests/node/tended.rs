@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quorate_causal::Record;
 use quorate_node::Limits;
-use quorate_protocol::{Message, ReplicaReply, ReplicaRequest, Upkeep, UpkeepReply};
+use quorate_protocol::{Message, ReplicaReply, ReplicaRequest, Upkeep, UpkeepReply, VnodeId};
 
 use crate::cluster::{BUCKET, Cluster, Envelope};
 
@@ -164,6 +164,27 @@ pub(crate) fn asks_for_evidence(e: &Envelope) -> bool {
     match &e.message {
         Message::Replica(_, _, ReplicaRequest::Upkeep(asked)) => {
             matches!(**asked, Upkeep::Evidence(_))
+        }
+        _ => false,
+    }
+}
+
+/// Whether a message asks what ranges of a vnode hold.
+pub(crate) fn asks_for_parts(e: &Envelope, vnode: VnodeId) -> bool {
+    match &e.message {
+        Message::Replica(_, _, ReplicaRequest::Upkeep(asked)) => match &**asked {
+            Upkeep::Parts(asked) => asked.vnode == vnode,
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+/// Whether a message says what a replica knows of values that another lacks.
+pub(crate) fn testifies(e: &Envelope) -> bool {
+    match &e.message {
+        Message::Reply(_, ReplicaReply::Upkeep(reply)) => {
+            matches!(**reply, UpkeepReply::Testimony(_))
         }
         _ => false,
     }
