@@ -824,8 +824,8 @@ impl World {
         self.excuse();
     }
 
-    /// Takes back what is not promised where disks lost something: what had one copy may be gone; a record that is missing without a
-    /// trace is missing until that is found; and one answer alone may be of before a loss.
+    /// Takes back what is not promised where disks lost something: what had one copy may be gone, and what was being written when
+    /// one copy was; a record that is missing without a trace is missing until that is found; and one answer alone may be of before a loss.
     fn excuse(&mut self) {
         let Some(last) = self.losses.iter().map(|(at, _)| *at).max() else {
             return;
@@ -845,7 +845,10 @@ impl World {
                 _ => lost(&op.key),
             };
             let copies = if op.acknowledged() { op.quorum.0 } else { 0 };
-            op.fragile = op.kind.is_write() && copies < 2 && (op.start <= last || lost.is_some());
+            // Whoever had a copy may have lost it, and have been given back what the others held before theirs came.
+            let was_under_way = lost.is_some_and(|at| op.start <= at && at <= op.end);
+            let fragile = copies < 2 && (op.start <= last || lost.is_some());
+            op.fragile = op.kind.is_write() && (fragile || was_under_way);
             let misses = silent && lost.is_some_and(|at| op.end >= at);
             if misses || (op.end >= first && op.quorum.1 < 2) {
                 op.strict.1 = 0;

@@ -158,8 +158,9 @@ fn a_hint_of_what_was_judged_is_not_refused_again() {
     c.leave(fallback);
     replace(&mut c, p[0], "c");
     done(&mut c, p[0], delete(KEY));
+    c.restart_unclean(p[2]);
     c.come_back(p[2]);
-    c.tend(5 * SECOND);
+    c.tend(8 * SECOND);
     assert!(collected(&c, &p), "{}", c.log);
     let own = clock(&c, p[2]);
     assert!(late.iter().all(|dot| !own.contains(*dot)), "not its own");

@@ -15,6 +15,10 @@ impl World {
         }
         self.check_hints_are_gone();
         self.run_for(CONVERGE_US);
+        if listed.is_none() {
+            // Who has lost state lists nothing until it is refilled.
+            listed = self.list_all(Quorum::All);
+        }
         // Before any read has repaired anything.
         for key in self.workload.keys.clone() {
             self.compare_replicas(&key);
