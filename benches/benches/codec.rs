@@ -36,6 +36,7 @@ fn messages() -> Vec<(&'static str, Message)> {
         context: Some(context.clone()),
         condition: None,
         options: Options::default(),
+        lifetime: None,
     };
     let get = Get {
         bucket,
@@ -61,6 +62,7 @@ fn messages() -> Vec<(&'static str, Message)> {
         siblings: vec![Shown {
             value,
             dot: "0123456789abcdef0123456789abcdef:42".to_owned(),
+            expires_ms: None,
         }],
         context: context.clone(),
     };

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::binary::{Done, quorate, run};
@@ -104,11 +106,12 @@ impl Cluster {
 
     /// Starts a node and does not wait for it.
     pub fn start_node(&mut self, number: u16) {
-        let process = Process::start(
-            &mut self.server(number),
-            self.dir.path(),
-            &format!("node-{number}"),
-        );
+        self.start_node_as(number, &mut self.server(number));
+    }
+
+    /// Starts a node by a command of one's own, and does not wait for it.
+    pub fn start_node_as(&mut self, number: u16, command: &mut Command) {
+        let process = Process::start(command, self.dir.path(), &format!("node-{number}"));
         self.nodes[usize::from(number) - 1] = Some(process);
     }
 
@@ -124,8 +127,18 @@ impl Cluster {
 
     /// Ends a node with SIGKILL.
     pub fn kill_node(&mut self, number: u16) {
-        self.node(number).kill();
-        self.nodes[usize::from(number) - 1] = None;
+        self.kill_nodes(&[number]);
+    }
+
+    /// Ends nodes with SIGKILL, all before it waits for any.
+    pub fn kill_nodes(&mut self, numbers: &[u16]) {
+        for number in numbers {
+            self.node(*number).signal(Signal::KILL);
+        }
+        for number in numbers {
+            let _ = self.node(*number).ended(Duration::from_secs(10));
+            self.nodes[usize::from(*number) - 1] = None;
+        }
     }
 
     /// Waits until each running node is ready.

@@ -4,7 +4,10 @@
 //! process is killed by its id when its [`Process`] is dropped, also when the test panics. Nothing waits without a bound.
 
 mod binary;
+pub mod clients;
 mod cluster;
+pub mod nemesis;
+pub mod network;
 mod ports;
 mod process;
 

@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 /// Between two looks at a condition: what is waited for takes tenths of a second, and a look costs little.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -75,6 +75,27 @@ impl Process {
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, signal).unwrap_or_else(|error| panic!("{signal:?} to {pid:?}: {error}"));
+    }
+
+    /// How it ended, if it has.
+    pub fn status(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child can be waited for")
+    }
+
+    /// Bounds the size of the files that it may write, from now on and for itself alone. A write beyond fails, as on a full disk; and
+    /// the process is sent SIGXFSZ, which ends it unless it was started to ignore that.
+    ///
+    /// # Panics
+    /// If there is no such process any more.
+    pub fn limit_files(&self, bytes: u64) {
+        let limit = Rlimit {
+            current: Some(bytes),
+            // Its own, which it has from here: to raise that would take a privilege.
+            maximum: getrlimit(Resource::Fsize).maximum,
+        };
+        let pid = Pid::from_child(&self.child);
+        prlimit(Some(pid), Resource::Fsize, limit)
+            .unwrap_or_else(|error| panic!("a file size limit for {pid:?}: {error}"));
     }
 
     /// Waits for its end.

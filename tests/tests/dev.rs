@@ -46,6 +46,19 @@ fn a_cluster_in_one_process_serves_http_and_is_found() {
         began.elapsed()
     );
 
+    // The first put needed one node's HTTP and a quorum; from here on every node is asked.
+    for node in 0..3 {
+        let ready = format!("http://127.0.0.1:{}/readyz", port + node);
+        assert!(
+            wait_until(START_MAX, || {
+                let answer = agent.get(&ready).call();
+                answer.is_ok_and(|answer| answer.status() == 200)
+            }),
+            "node {node} does not become ready; dev said:\n{}",
+            dev.log()
+        );
+    }
+
     // Put, get, through different nodes.
     let context = |answer: &ureq::http::Response<ureq::Body>| {
         let header = answer.headers().get("quorate-context").expect("a context");

@@ -4,6 +4,9 @@
 //! payloads in the same order. Dots stand in front, so that a digest is made from the head alone. Numbers are
 //! unsigned LEB128. There is one encoding for a record: what is out of order or doubled is refused, so that equal
 //! records are equal bytes.
+//!
+//! Where a value has a deadline, the format is another, in which each payload length is followed by the deadline: 0 for
+//! none. So deadlines cost nothing where there are none.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use thiserror::Error;
@@ -17,14 +20,17 @@ pub enum DecodeError {
     #[error("truncated")]
     Truncated,
     /// A format this build does not know.
-    #[error("format {0} is not known to this build (it knows {FORMAT})")]
+    #[error("format {0} is not known to this build (it knows {PLAIN} and {WITH_DEADLINES})")]
     Format(u8),
     /// Something that the encoder never writes.
     #[error("not canonical: {0}")]
     NotCanonical(&'static str),
 }
 
-const FORMAT: u8 = 1;
+/// A record of values that have no deadline.
+const PLAIN: u8 = 1;
+/// A record of values of which at least one has a deadline.
+const WITH_DEADLINES: u8 = 2;
 
 impl Record {
     /// The record's bytes.
@@ -34,11 +40,15 @@ impl Record {
         let mut out = BytesMut::with_capacity(
             payloads + 2 + self.live().len() * 32 + self.evidence().actors() * 32,
         );
-        out.put_u8(FORMAT);
+        let has_deadlines = self.live().iter().any(|s| s.expires.is_some());
+        out.put_u8(if has_deadlines { WITH_DEADLINES } else { PLAIN });
         put_varint(&mut out, self.live().len() as u64);
         for sibling in self.live() {
             put_span(&mut out, &sibling.span);
             put_varint(&mut out, sibling.payload.len() as u64);
+            if has_deadlines {
+                put_varint(&mut out, sibling.expires.unwrap_or(0));
+            }
         }
         put_dots(&mut out, self.evidence());
         for sibling in self.live() {
@@ -57,7 +67,7 @@ impl Record {
         let evidence = reader.dots()?;
         let mut at = bytes.len() - reader.remaining();
         let mut live = Vec::with_capacity(heads.len());
-        for (span, len) in heads {
+        for Head { span, len, expires } in heads {
             if evidence.contains(span.dot) {
                 return Err(DecodeError::NotCanonical("a live dot is among the removed"));
             }
@@ -69,6 +79,7 @@ impl Record {
             live.push(Sibling {
                 span,
                 payload: bytes.slice(at..end),
+                expires,
             });
             at = end;
         }
@@ -78,14 +89,36 @@ impl Record {
         Ok(Record::from_parts(live, evidence))
     }
 
-    /// The digest of an encoded record, from its head alone.
+    /// The digest of an encoded record, from its head alone, without the values whose deadline had come at that time of
+    /// day; at 0 of all its values.
     ///
     /// # Errors
     /// As [`Record::decode`], as far as the head tells.
-    pub fn digest_of(bytes: &[u8]) -> Result<Digest, DecodeError> {
+    pub fn digest_of(bytes: &[u8], at_ms: u64) -> Result<Digest, DecodeError> {
         let heads = Reader::new(bytes).heads()?;
-        Ok(Digest::of(heads.iter().map(|(span, _)| span.dot)))
+        let shown = heads.iter().filter(|h| h.expires.is_none_or(|e| e > at_ms));
+        Ok(Digest::of(shown.map(|h| h.span.dot)))
     }
+
+    /// The deadlines of an encoded record's values, from its head alone; in no order. Costs a look at one byte where
+    /// there are none.
+    ///
+    /// # Errors
+    /// As [`Record::decode`], as far as the head tells.
+    pub fn deadlines_of(bytes: &[u8]) -> Result<Vec<u64>, DecodeError> {
+        if bytes.first() != Some(&WITH_DEADLINES) {
+            return Ok(Vec::new());
+        }
+        let heads = Reader::new(bytes).heads()?;
+        Ok(heads.iter().filter_map(|h| h.expires).collect())
+    }
+}
+
+/// What stands of a value at the head of its record.
+struct Head {
+    span: Span,
+    len: u64,
+    expires: Option<u64>,
 }
 
 impl Runs {
@@ -216,20 +249,30 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn heads(&mut self) -> Result<Vec<(Span, u64)>, DecodeError> {
-        let format = self.byte()?;
-        if format != FORMAT {
-            return Err(DecodeError::Format(format));
-        }
+    fn heads(&mut self) -> Result<Vec<Head>, DecodeError> {
+        let has_deadlines = match self.byte()? {
+            PLAIN => false,
+            WITH_DEADLINES => true,
+            format => return Err(DecodeError::Format(format)),
+        };
         let count = self.count(19)?;
-        let mut heads: Vec<(Span, u64)> = Vec::with_capacity(count);
+        let mut heads: Vec<Head> = Vec::with_capacity(count);
         for _ in 0..count {
             let span = self.span()?;
-            if heads.last().is_some_and(|(last, _)| last.dot >= span.dot) {
+            if heads.last().is_some_and(|last| last.span.dot >= span.dot) {
                 return Err(DecodeError::NotCanonical("dots out of order"));
             }
             let len = self.varint()?;
-            heads.push((span, len));
+            let expires = match has_deadlines {
+                true => Some(self.varint()?).filter(|deadline| *deadline > 0),
+                false => None,
+            };
+            heads.push(Head { span, len, expires });
+        }
+        if has_deadlines && heads.iter().all(|h| h.expires.is_none()) {
+            return Err(DecodeError::NotCanonical(
+                "a record with deadlines in which no value has one",
+            ));
         }
         Ok(heads)
     }

@@ -14,7 +14,7 @@
 //! let mut put = |record: &mut Record, context: &Context, value: &'static str| {
 //!     counter += 1;
 //!     let span = Span::lone(Dot { actor: vnode, counter });
-//!     let written = Sibling { span, payload: value.into() };
+//!     let written = Sibling { span, payload: value.into(), expires: None };
 //!     record.merge(&Record::of_write(context, Some(written)));
 //! };
 //!

@@ -11,6 +11,18 @@ pub struct Sibling {
     pub span: Span,
     /// The value as the layer above encoded it. This crate never looks inside.
     pub payload: Bytes,
+    /// When it ends, in milliseconds since the Unix epoch; `None` if it has no end. Part of what its dot names, so never
+    /// changed by any merge (rule R16). Never 0.
+    pub expires: Option<u64>,
+}
+
+impl Sibling {
+    /// Whether its deadline has come at that time of day, in milliseconds since the Unix epoch. At 0, for a time that is
+    /// not known, nothing has expired.
+    #[must_use]
+    pub fn is_expired(&self, at_ms: u64) -> bool {
+        self.expires.is_some_and(|deadline| deadline <= at_ms)
+    }
 }
 
 /// Everything a replica knows about one key: the live values, and *evidence*, the dots known to be removed.
@@ -115,7 +127,8 @@ impl Record {
     /// Joins what another replica knows into this record.
     ///
     /// Should two payloads stand under one dot (a dot minted twice: rule R1 makes that impossible, a broken peer does
-    /// not), the greater one stays everywhere, so that replicas still agree.
+    /// not), the greater one stays everywhere, so that replicas still agree; and of two deadlines the earlier, so that no
+    /// merge ever prolongs a value.
     pub fn merge(&mut self, incoming: &Record) -> Change {
         let mut change = Change {
             evidence: self.evidence.join(&incoming.evidence),
@@ -155,12 +168,38 @@ impl Record {
                     mine.payload = sibling.payload;
                     change.altered = true;
                 }
+                let end = |expires: Option<u64>| expires.unwrap_or(u64::MAX);
+                if end(sibling.expires) < end(mine.expires) {
+                    mine.expires = sibling.expires;
+                    change.altered = true;
+                }
             }
             Err(at) => {
                 self.live.insert(at, sibling);
                 change.added.push(dot);
             }
         }
+    }
+
+    /// Takes out the values whose deadline had come at that time of day, in milliseconds since the Unix epoch, and returns
+    /// their dots. No evidence is left: their end was told with them, so that nobody need be told of it, and whoever has
+    /// one still drops it alike.
+    pub fn drop_expired(&mut self, at_ms: u64) -> Vec<Dot> {
+        let mut dropped = Vec::new();
+        self.live.retain(|s| {
+            let expired = s.is_expired(at_ms);
+            if expired {
+                dropped.push(s.span.dot);
+            }
+            !expired
+        });
+        dropped
+    }
+
+    /// The dots and stretches of the values whose deadline had come at that time of day.
+    pub fn expired(&self, at_ms: u64) -> impl Iterator<Item = Span> + '_ {
+        let expired = self.live.iter().filter(move |s| s.is_expired(at_ms));
+        expired.map(|s| s.span)
     }
 
     /// What `other` would learn from this record: the siblings and evidence it lacks.

@@ -27,7 +27,7 @@ fn announced_lengths_are_not_allocated() {
     for padding in [&[][..], &padding] {
         let siblings = [&[1][..], &huge, padding].concat();
         assert!(Record::decode(&Bytes::from(siblings.clone())).is_err());
-        assert!(Record::digest_of(&siblings).is_err());
+        assert!(Record::digest_of(&siblings, 0).is_err());
         let actors = [&[1, 0][..], &huge, padding].concat();
         assert!(Record::decode(&Bytes::from(actors)).is_err());
         let runs = [&[1, 0, 1][..], &actor, &huge, padding].concat();

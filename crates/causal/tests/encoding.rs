@@ -24,10 +24,12 @@ fn some_record() -> Record {
                 after: 6,
             },
             payload: Bytes::from_static(b"milk"),
+            expires: None,
         },
         Sibling {
             span: Span::lone(dot(0x0123_4567_89ab_cdef << 64, 1)),
             payload: Bytes::new(),
+            expires: None,
         },
     ];
     Record::from_parts(live, evidence)
@@ -96,7 +98,7 @@ fn what_the_encoder_never_writes_is_refused() {
         other => panic!("{hex}: {other:?}"),
     };
     assert_eq!(refused(""), DecodeError::Truncated);
-    assert_eq!(refused("02"), DecodeError::Format(2));
+    assert_eq!(refused("03"), DecodeError::Format(3));
     assert_eq!(refused("0100"), DecodeError::Truncated);
     assert_eq!(not_canonical("01000000"), "bytes are left over");
     assert_eq!(not_canonical("018000"), "a number with leading zeros");
@@ -165,9 +167,12 @@ fn a_digest_needs_the_head_alone() {
     let record = some_record();
     let bytes = record.encode();
     let head = 2 + (16 + 2 + 2 + 1) + (16 + 1 + 1 + 1);
-    assert_eq!(Record::digest_of(&bytes[..head]).unwrap(), record.digest());
     assert_eq!(
-        Record::digest_of(&bytes[..head - 1]),
+        Record::digest_of(&bytes[..head], 0).unwrap(),
+        record.digest()
+    );
+    assert_eq!(
+        Record::digest_of(&bytes[..head - 1], 0),
         Err(DecodeError::Truncated)
     );
 }
@@ -192,6 +197,46 @@ fn every_truncation_is_refused() {
 }
 
 #[test]
+fn the_bytes_of_record_format_2_stay() {
+    let live = vec![
+        Sibling {
+            span: Span::lone(dot(1, 1)),
+            payload: Bytes::from_static(b"milk"),
+            expires: Some(300),
+        },
+        Sibling {
+            span: Span::lone(dot(1, 2)),
+            payload: Bytes::new(),
+            expires: None,
+        },
+    ];
+    let record = Record::from_parts(live, DotSet::new());
+    let golden = concat!(
+        "02", // format: with deadlines
+        "02", // siblings
+        "00000000000000000000000000000001",
+        "01", // actor 1, counter 1,
+        "00",
+        "04",   // none before it; 4 bytes of payload,
+        "ac02", // until 300
+        "00000000000000000000000000000001",
+        "02", // actor 1, counter 2,
+        "00",
+        "00",       // none before it; no payload,
+        "00",       // without end
+        "00",       // no evidence
+        "6d696c6b", // payload
+    );
+    assert_eq!(hex(&record.encode()), golden);
+    assert_eq!(Record::decode(&bytes(golden)).unwrap(), record);
+    let none_has_one = golden.replace("ac02", "00");
+    assert!(matches!(
+        Record::decode(&bytes(&none_has_one)),
+        Err(DecodeError::NotCanonical(why)) if why.contains("deadlines")
+    ));
+}
+
+#[test]
 fn payloads_are_not_copied() {
     let bytes = some_record().encode();
     let decoded = Record::decode(&bytes).unwrap();
@@ -203,14 +248,17 @@ fn any_record() -> impl Strategy<Value = Record> {
     let counter = || prop_oneof![8 => 1..40u64, 1 => 1..=u64::MAX];
     let actor = || prop_oneof![0..3u128, any::<u128>()];
     let payload = prop::collection::vec(any::<u8>(), 0..12).prop_map(Bytes::from);
-    let sibling =
-        (actor(), counter(), counter(), payload).prop_map(|(actor, a, b, payload)| Sibling {
+    let expires = prop_oneof![3 => Just(None), 1 => (1..=u64::MAX).prop_map(Some)];
+    let sibling = (actor(), counter(), counter(), payload, expires).prop_map(
+        |(actor, a, b, payload, expires)| Sibling {
             span: Span {
                 dot: dot(actor, a.max(b)),
                 after: a.min(b) - 1,
             },
             payload,
-        });
+            expires,
+        },
+    );
     let run = (actor(), counter(), 0..3u64);
     (
         prop::collection::vec(sibling, 0..6),
@@ -269,7 +317,7 @@ fn is_harmless(bytes: Vec<u8>) {
     if let Ok(runs) = Runs::decode(&bytes) {
         assert_eq!(runs.encode(), bytes);
     }
-    let digest = Record::digest_of(&bytes);
+    let digest = Record::digest_of(&bytes, 0);
     let bytes = Bytes::from(bytes);
     if let Ok(record) = Record::decode(&bytes) {
         assert_eq!(record.encode(), bytes);
@@ -297,7 +345,7 @@ proptest! {
     fn small_numbers_are_harmless(mut bytes in prop::collection::vec(0..4u8, 0..80)) {
         // Mostly zeros and ones: these get past the counts and into the structure.
         if let Some(format) = bytes.first_mut() {
-            *format = 1;
+            *format = 1 + *format % 2;
         }
         is_harmless(bytes);
     }
@@ -320,7 +368,18 @@ proptest! {
     fn a_record_comes_back_from_its_bytes(record in any_record()) {
         let bytes = record.encode();
         prop_assert_eq!(&Record::decode(&bytes).unwrap(), &record);
-        prop_assert_eq!(Record::digest_of(&bytes).unwrap(), record.digest());
+        prop_assert_eq!(Record::digest_of(&bytes, 0).unwrap(), record.digest());
+    }
+
+    #[test]
+    fn what_has_expired_shows_at_the_head(record in any_record(), at in any::<u64>()) {
+        let bytes = record.encode();
+        let mut shown = record.clone();
+        let mut dropped = shown.drop_expired(at);
+        prop_assert_eq!(Record::digest_of(&bytes, at).unwrap(), shown.digest());
+        prop_assert!(record.expired(at).map(|s| s.dot).eq(dropped.drain(..)));
+        let deadlines: Vec<u64> = record.live().iter().filter_map(|s| s.expires).collect();
+        prop_assert_eq!(Record::deadlines_of(&bytes).unwrap(), deadlines);
     }
 
     #[test]

@@ -45,6 +45,7 @@ impl Seat {
         let written = Sibling {
             span: Span { dot, after },
             payload: value.into(),
+            expires: None,
         };
         let delta = Record::of_write(context, Some(written));
         self.record.merge(&delta);
@@ -299,6 +300,7 @@ fn two_payloads_under_one_dot_end_equal_whatever_the_order() {
         let sibling = Sibling {
             span: Span { after, ..span },
             payload: payload.into(),
+            expires: None,
         };
         Record::from_parts(vec![sibling], Default::default())
     };
@@ -325,6 +327,7 @@ fn parts_that_contradict_each_other_are_put_right() {
     let sibling = |counter, payload: &'static [u8]| Sibling {
         span: Span::lone(dot(counter)),
         payload: payload.into(),
+        expires: None,
     };
     let record = Record::from_parts(
         vec![
@@ -341,4 +344,37 @@ fn parts_that_contradict_each_other_are_put_right() {
         .map(|s| (s.span.dot.counter, &s.payload[..]))
         .collect();
     assert_eq!(live, [(2, &b"b"[..]), (9, b"nine")]);
+}
+
+#[test]
+fn a_deadline_belongs_to_its_dot_and_is_never_prolonged() {
+    let span = Span::lone(Dot {
+        actor: Actor(1),
+        counter: 5,
+    });
+    let of = |expires| {
+        let sibling = Sibling {
+            span,
+            payload: "v".into(),
+            expires,
+        };
+        Record::from_parts(vec![sibling], Default::default())
+    };
+    // Two under one dot cannot come from sound peers. The earlier stays, whatever the order.
+    for (one, other) in [(Some(7), Some(9)), (Some(7), None)] {
+        let mut forth = of(one);
+        let unchanged = forth.merge(&of(other));
+        let mut back = of(other);
+        let change = back.merge(&of(one));
+        assert_eq!((&forth, forth.live()[0].expires), (&back, Some(7)));
+        assert!(unchanged.is_none() && change.altered);
+    }
+
+    let mut record = of(Some(7));
+    assert_eq!(record.drop_expired(6), []);
+    assert_eq!(record.drop_expired(0), []);
+    assert_eq!(record.drop_expired(7), [span.dot]);
+    assert!(record.is_empty(), "no evidence is left of it");
+    let mut endless = of(None);
+    assert_eq!(endless.drop_expired(u64::MAX), []);
 }

@@ -4,6 +4,7 @@
 //! {"bucket":"b","key":"k","value":"text","content_type":"text/plain","meta":{"by":"me"}}
 //! {"bucket":"b","key":"k","value_base64":"AP8="}
 //! {"bucket":"b","key":"k","siblings":[{"value":"one"},{"value":"two"}]}
+//! {"bucket":"b","key":"k","value":"text","expires":"2030-01-31T12:00:00.000Z"}
 //! ```
 //!
 //! One line a key. A value is text where it is printable text, and base64 otherwise. Siblings are all on the key's line, since
@@ -13,8 +14,10 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use quorate_client::Value;
-use quorate_protocol::{KEY_BYTES_MAX, SIBLINGS_BYTES_FACTOR, VALUE_BYTES_MAX};
+use quorate_client::{Sibling, Value};
+use quorate_protocol::{
+    KEY_BYTES_MAX, SIBLINGS_BYTES_FACTOR, VALUE_BYTES_MAX, deadline_text, parse_deadline,
+};
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -29,7 +32,31 @@ pub(crate) struct Entry {
     pub(crate) bucket: String,
     pub(crate) key: String,
     /// At least one.
-    pub(crate) values: Vec<Value>,
+    pub(crate) values: Vec<Kept>,
+}
+
+/// A value and when it ends.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Kept {
+    pub(crate) value: Value,
+    /// In milliseconds since the Unix epoch, if it ends.
+    pub(crate) expires_ms: Option<u64>,
+}
+
+impl Kept {
+    fn is(&self, told: &Kept) -> bool {
+        self.value == told.value
+            && (told.expires_ms.is_none() || self.expires_ms == told.expires_ms)
+    }
+}
+
+impl From<Sibling> for Kept {
+    fn from(sibling: Sibling) -> Self {
+        Kept {
+            value: sibling.value,
+            expires_ms: sibling.expires_ms,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -52,6 +79,8 @@ struct WrittenValue<'a> {
     content_type: Option<&'a str>,
     #[serde(skip_serializing_if = "WrittenMeta::is_empty")]
     meta: WrittenMeta<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<String>,
 }
 
 struct WrittenMeta<'a>(&'a [(String, String)]);
@@ -78,7 +107,7 @@ impl Serialize for WrittenMeta<'_> {
 }
 
 impl<'a> WrittenValue<'a> {
-    fn of(value: &'a Value) -> Self {
+    fn of(Kept { value, expires_ms }: &'a Kept) -> Self {
         // Control characters would grow sixfold, and most tools show them badly.
         let text = std::str::from_utf8(&value.data).ok();
         let text = text.filter(|t| !t.chars().any(|c| c.is_control() && !"\n\r\t".contains(c)));
@@ -87,6 +116,7 @@ impl<'a> WrittenValue<'a> {
             value_base64: text.is_none().then(|| STANDARD.encode(&value.data)),
             content_type: value.content_type.as_deref(),
             meta: WrittenMeta(&value.meta),
+            expires: expires_ms.map(deadline_text),
         }
     }
 }
@@ -132,6 +162,7 @@ impl Entry {
             value_base64,
             content_type,
             meta,
+            expires,
             siblings,
         } = read;
         let bucket = bucket.map(str::to_owned).or(named).ok_or(
@@ -151,9 +182,10 @@ impl Entry {
             value_base64,
             content_type,
             meta,
+            expires,
         };
         let values = match siblings {
-            None => vec![only.into_value()?],
+            None => vec![only.into_kept()?],
             Some(_) if !only.is_nothing() => {
                 return Err(
                     "it has \"siblings\" and a value beside them: give one of the two".to_owned(),
@@ -163,7 +195,7 @@ impl Entry {
                 return Err("\"siblings\" is empty: give at least one value".to_owned());
             }
             Some(siblings) => {
-                let values = siblings.into_iter().map(ReadValue::into_value);
+                let values = siblings.into_iter().map(ReadValue::into_kept);
                 values.collect::<Result<_, _>>()?
             }
         };
@@ -174,11 +206,12 @@ impl Entry {
         })
     }
 
-    /// Whether a key that holds these holds just what is in here, in whatever order.
-    pub(crate) fn is_held<'a>(&self, held: impl Iterator<Item = &'a Value>) -> bool {
-        let mut held: Vec<&Value> = held.collect();
+    /// Whether a key that holds these holds just what is in here, in whatever order. A value of which no end is told goes by
+    /// its bucket, so that it is there whatever end it has.
+    pub(crate) fn is_held(&self, held: impl Iterator<Item = Kept>) -> bool {
+        let mut held: Vec<Kept> = held.collect();
         for value in &self.values {
-            match held.iter().position(|h| *h == value) {
+            match held.iter().position(|h| h.is(value)) {
                 Some(at) => held.swap_remove(at),
                 None => return false,
             };
@@ -197,6 +230,7 @@ struct Read {
     content_type: Option<String>,
     #[serde(default)]
     meta: Meta,
+    expires: Option<String>,
     siblings: Option<Vec<ReadValue>>,
 }
 
@@ -208,6 +242,7 @@ struct ReadValue {
     content_type: Option<String>,
     #[serde(default)]
     meta: Meta,
+    expires: Option<String>,
 }
 
 impl ReadValue {
@@ -216,9 +251,10 @@ impl ReadValue {
             && self.value_base64.is_none()
             && self.content_type.is_none()
             && self.meta.0.is_empty()
+            && self.expires.is_none()
     }
 
-    fn into_value(self) -> Result<Value, String> {
+    fn into_kept(self) -> Result<Kept, String> {
         let data = match (self.value, self.value_base64) {
             (Some(text), None) => text.into_bytes(),
             (None, Some(base64)) => STANDARD
@@ -231,10 +267,16 @@ impl ReadValue {
                 return Err("it has \"value\" and \"value_base64\": give one of the two".to_owned());
             }
         };
-        Ok(Value {
-            data: data.into(),
-            content_type: self.content_type,
-            meta: self.meta.0,
+        let expires = self.expires.as_deref().map(parse_deadline);
+        Ok(Kept {
+            value: Value {
+                data: data.into(),
+                content_type: self.content_type,
+                meta: self.meta.0,
+            },
+            expires_ms: expires
+                .transpose()
+                .map_err(|why| format!("\"expires\": {why}"))?,
         })
     }
 }
@@ -283,11 +325,18 @@ mod tests {
         Value::new(data.to_vec())
     }
 
+    fn kept(value: Value) -> Kept {
+        Kept {
+            value,
+            expires_ms: None,
+        }
+    }
+
     fn entry(values: Vec<Value>) -> Entry {
         Entry {
             bucket: "b".to_owned(),
             key: "k/ü\n\"".to_owned(),
-            values,
+            values: values.into_iter().map(kept).collect(),
         }
     }
 
@@ -326,6 +375,11 @@ mod tests {
             assert_eq!(line.iter().filter(|b| **b == b'\n').count(), 1);
             assert_eq!(Entry::parse(&line, None), Ok(written));
         }
+        let mut ending = entry(vec![value(b"v"), value(b"w")]);
+        ending.values[1].expires_ms = Some(1_900_000_000_000);
+        let written = line(&ending);
+        assert!(written.contains("{\"value\":\"w\",\"expires\":\"2030-03-17T17:46:40.000Z\"}"));
+        assert_eq!(Entry::parse(written.as_bytes(), None), Ok(ending));
         assert_eq!(
             line(&entry(vec![value(b"v")])),
             "{\"bucket\":\"b\",\"key\":\"k/ü\\n\\\"\",\"value\":\"v\"}\n"
@@ -371,6 +425,10 @@ mod tests {
                 "pairs of texts",
             ),
             (
+                "{\"bucket\":\"b\",\"key\":\"k\",\"value\":\"v\",\"expires\":\"soon\"}",
+                "no moment",
+            ),
+            (
                 "{\"bucket\":\"b\",\"key\":\"k\",\"value\":\"v\"} x",
                 "trailing",
             ),
@@ -398,14 +456,22 @@ mod tests {
     fn held_means_the_same_values_as_often() {
         let (a, b) = (value(b"a"), value(b"b"));
         let both = entry(vec![a.clone(), b.clone()]);
-        assert!(both.is_held([&b, &a].into_iter()));
-        assert!(!both.is_held([&a].into_iter()));
-        assert!(!both.is_held([&a, &a].into_iter()));
-        assert!(!both.is_held([&a, &b, &b].into_iter()));
+        let held = |entry: &Entry, values: &[&Value]| {
+            entry.is_held(values.iter().map(|value| kept((*value).clone())))
+        };
+        assert!(held(&both, &[&b, &a]));
+        assert!(!held(&both, &[&a]));
+        assert!(!held(&both, &[&a, &a]));
+        assert!(!held(&both, &[&a, &b, &b]));
         let typed = Value {
             content_type: Some("x".to_owned()),
             ..a.clone()
         };
-        assert!(!entry(vec![a]).is_held([&typed].into_iter()));
+        assert!(!held(&entry(vec![a.clone()]), &[&typed]));
+        let mut ending = entry(vec![a.clone()]);
+        ending.values[0].expires_ms = Some(1);
+        assert!(!held(&ending, &[&a]), "one ends and the other does not");
+        let by_bucket = entry(vec![a]);
+        assert!(by_bucket.is_held(ending.values.into_iter()));
     }
 }

@@ -36,6 +36,6 @@ pub use error::Error;
 pub use explain::{ExplainRequest, Explained};
 pub use listing::{Keys, ListRequest};
 pub use quorate_protocol::{
-    Account, BucketDescription, Condition, Listing, PropertyChanges, Quorum, Value,
+    Account, BucketDescription, Condition, Lifetime, Listing, PropertyChanges, Quorum, Value,
 };
 pub use requests::{DeleteRequest, Fetched, GetRequest, PutRequest, Sibling};

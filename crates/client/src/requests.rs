@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_protocol::{
-    Answer, Condition, Delete, Get, Options, Put, Quorum, Request, Shown, Value,
+    Answer, Condition, Delete, Get, Lifetime, Options, Put, Quorum, Request, Shown, Value,
 };
 
 use crate::client::Client;
@@ -29,6 +29,8 @@ pub struct Sibling {
     pub value: Value,
     /// The name of the write that brought it, for display.
     pub dot: String,
+    /// When it ends, in milliseconds since the Unix epoch, if it does.
+    pub expires_ms: Option<u64>,
 }
 
 type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -194,6 +196,7 @@ impl PutRequest {
             context: None,
             condition: None,
             options: Options::default(),
+            lifetime: None,
         };
         PutRequest {
             client,
@@ -221,6 +224,17 @@ impl PutRequest {
     /// sibling of whatever is there.
     pub fn context(mut self, context: impl Into<Option<Bytes>>) -> Self {
         self.request.context = context.into();
+        self
+    }
+
+    /// How long the value is to live, from 1 second to 10 years; without it the bucket says.
+    pub fn ttl(self, ttl: Duration) -> Self {
+        self.lifetime(Lifetime::Ms(ttl.as_millis() as u64))
+    }
+
+    /// How long the value is to live, or until when, or that it has no end whatever the bucket says.
+    pub fn lifetime(mut self, lifetime: impl Into<Option<Lifetime>>) -> Self {
+        self.request.lifetime = lifetime.into();
         self
     }
 
@@ -300,6 +314,7 @@ impl From<Shown> for Sibling {
         Sibling {
             value: shown.value,
             dot: shown.dot,
+            expires_ms: shown.expires_ms,
         }
     }
 }

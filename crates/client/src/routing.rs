@@ -229,6 +229,7 @@ mod tests {
             context: None,
             condition: None,
             options: Options::default(),
+            lifetime: None,
         })
     }
 

@@ -10,7 +10,7 @@ use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use quorate_protocol::{Account, Answer, Shown, Value};
+use quorate_protocol::{Account, Answer, Shown, Value, deadline_text};
 
 use crate::accept;
 use crate::headers::{CONTEXT, META_PREFIX, encode_context};
@@ -20,6 +20,8 @@ use crate::siblings::Document;
 
 /// How many siblings a response shows.
 const SIBLINGS: HeaderName = HeaderName::from_static("quorate-siblings");
+/// When the value ends, if it does: a moment in UTC as RFC 3339 writes it.
+const EXPIRES: HeaderName = HeaderName::from_static("quorate-expires");
 /// How many entries of metadata cannot be written as headers. Values stored by other ways than HTTP may have such.
 const UNSHOWN_META: HeaderName = HeaderName::from_static("quorate-unshown-meta");
 
@@ -103,6 +105,7 @@ fn found(
 fn one(operation: Operation, headers: &HeaderMap, shown: Shown) -> Response {
     let tag = entity_tag(&shown.dot);
     let is_known = operation == Operation::Get && matches_any(headers, &tag);
+    let expires = shown.expires_ms;
     let mut response = if is_known {
         empty(StatusCode::NOT_MODIFIED)
     } else {
@@ -118,7 +121,17 @@ fn one(operation: Operation, headers: &HeaderMap, shown: Shown) -> Response {
     if let Ok(tag) = HeaderValue::from_str(&tag) {
         response.headers_mut().insert(ETAG, tag);
     }
+    put_expires(response.headers_mut(), expires);
     response
+}
+
+/// Says when a value ends, if it does.
+pub(crate) fn put_expires(headers: &mut HeaderMap, expires_ms: Option<u64>) {
+    // Made of digits and letters.
+    let text = expires_ms.map(|ms| HeaderValue::from_str(&deadline_text(ms)));
+    if let Some(Ok(text)) = text {
+        headers.insert(EXPIRES, text);
+    }
 }
 
 /// Several siblings. To a put that asked what the key holds now, they are a success: its value is stored.

@@ -157,12 +157,6 @@ fn changes(document: &[u8]) -> Result<PropertyChanges, Problem> {
     };
     let mut changes = PropertyChanges::default();
     for (name, value) in &fields {
-        if name == "ttl" {
-            return Err(Problem::new(
-                Kind::NotYet,
-                "ttl does not exist yet: values are kept until they are deleted. Leave it out.",
-            ));
-        }
         let text = match value {
             Json::String(text) => text.clone(),
             Json::Number(number) => number.to_string(),
@@ -191,7 +185,7 @@ fn document_of(document: &impl Serialize) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate_protocol::Quorum;
+    use quorate_protocol::{Lifetime, Quorum};
 
     #[test]
     fn paths() {
@@ -222,6 +216,9 @@ mod tests {
         );
         assert_eq!(read.sloppy, Some(false));
         assert_eq!(read.regions, Some(vec!["eu".to_owned(), "us".to_owned()]));
+        let ttl = |document: &[u8]| changes(document).unwrap().ttl;
+        assert_eq!(ttl(br#"{"ttl": "1h"}"#), Some(Lifetime::Ms(3_600_000)));
+        assert_eq!(ttl(br#"{"ttl": "none"}"#), Some(Lifetime::Unlimited));
         assert_eq!(changes(b"").unwrap(), PropertyChanges::default());
         for (bad, kind) in [
             (&b"[]"[..], Kind::BadProperties),
@@ -232,7 +229,8 @@ mod tests {
             (br#"{"w": "most"}"#, Kind::BadProperties),
             (br#"{"sloppy": "maybe"}"#, Kind::BadProperties),
             (br#"{"kind": "set"}"#, Kind::BadProperties),
-            (br#"{"ttl": "1h"}"#, Kind::NotYet),
+            (br#"{"ttl": "999ms"}"#, Kind::BadProperties),
+            (br#"{"ttl": 60}"#, Kind::BadProperties),
         ] {
             let refused = changes(bad).unwrap_err();
             assert_eq!(refused.kind(), kind, "{}", String::from_utf8_lossy(bad));

@@ -207,6 +207,7 @@ async fn on_key<B: Backend>(
                 context,
                 condition,
                 options,
+                lifetime: params.lifetime,
             })
         }
     };

@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use quorate_protocol::{KEY_BYTES_MAX, Options, QUORUM_COUNT_MAX, Quorum, TIMEOUT_MAX};
+use quorate_protocol::{
+    KEY_BYTES_MAX, Lifetime, Options, QUORUM_COUNT_MAX, Quorum, TIMEOUT_MAX, TtlError,
+};
 use thiserror::Error;
 
 use crate::percent::{self, PercentError};
@@ -42,6 +44,8 @@ pub(crate) struct Params {
     pub(crate) options: Options,
     /// Milliseconds, at least 1 where given; 0 for the default.
     pub(crate) timeout_ms: u32,
+    /// How long the value of a put is to live, where that is not for its bucket to say.
+    pub(crate) lifetime: Option<Lifetime>,
     /// What the keys of a listing begin with.
     pub(crate) prefix: String,
     /// The key after which a listing begins.
@@ -145,11 +149,6 @@ pub(crate) enum ParamError {
         value: String,
         why: String,
     },
-    #[error("The parameter '{name}' is not supported yet: {why}.")]
-    NotYet {
-        name: &'static str,
-        why: &'static str,
-    },
 }
 
 /// What a message repeats of the client's own words: a long value would bury the rest.
@@ -173,7 +172,6 @@ impl From<ParamError> for Problem {
     fn from(error: ParamError) -> Self {
         let kind = match &error {
             ParamError::Impossible { .. } => Kind::Impossible,
-            ParamError::NotYet { .. } => Kind::NotYet,
             _ => Kind::BadParameter,
         };
         let problem = Problem::new(kind, error.to_string());
@@ -197,8 +195,7 @@ impl From<ParamError> for Problem {
             ParamError::Repeated { name }
             | ParamError::ReadsNothing { name }
             | ParamError::Malformed { name, .. }
-            | ParamError::Impossible { name, .. }
-            | ParamError::NotYet { name, .. } => problem.with("parameter", name),
+            | ParamError::Impossible { name, .. } => problem.with("parameter", name),
         }
     }
 }
@@ -303,13 +300,7 @@ fn apply(params: &mut Params, parameter: &Parameter, value: &str) -> Result<(), 
         Name::ReturnBody => options.return_body = boolean(name, value)?,
         Name::Sloppy => options.sloppy = Some(boolean(name, value)?),
         Name::Explain => options.explain = boolean(name, value)?,
-        Name::Ttl => {
-            duration(name, value)?;
-            return Err(ParamError::NotYet {
-                name,
-                why: "the value would be kept for ever; leave it out to store it so",
-            });
-        }
+        Name::Ttl => params.lifetime = Some(lifetime(name, value)?),
     }
     Ok(())
 }
@@ -391,6 +382,24 @@ fn duration(name: &'static str, value: &str) -> Result<Duration, ParamError> {
         name,
         value: shorten(value),
         expected: "a duration such as 250ms, 2s or 1h30m".to_owned(),
+    })
+}
+
+fn lifetime(name: &'static str, value: &str) -> Result<Lifetime, ParamError> {
+    Lifetime::parse(value).map_err(|error| {
+        let (value, text) = (shorten(value), error.to_string());
+        match error {
+            TtlError::Malformed => ParamError::Malformed {
+                name,
+                value,
+                expected: text,
+            },
+            TtlError::OutOfBounds => ParamError::Impossible {
+                name,
+                value,
+                why: text,
+            },
+        }
     })
 }
 
@@ -548,6 +557,27 @@ mod tests {
     }
 
     #[test]
+    fn times_to_live() {
+        let ttl =
+            |value: &str| parse(Operation::Put, Some(&format!("ttl={value}"))).map(|p| p.lifetime);
+        assert_eq!(ttl("1h"), Ok(Some(Lifetime::Ms(3_600_000))));
+        assert_eq!(ttl("1s"), Ok(Some(Lifetime::Ms(1_000))));
+        assert_eq!(ttl("none"), Ok(Some(Lifetime::Unlimited)));
+        for impossible in ["0", "0s", "999ms", "3651d"] {
+            let query = format!("ttl={impossible}");
+            assert_eq!(status(Operation::Put, &query), Kind::Impossible, "{query}");
+        }
+        for bad in ["", "1", "soon", "-1s", "None"] {
+            let query = format!("ttl={bad}");
+            assert_eq!(
+                status(Operation::Put, &query),
+                Kind::BadParameter,
+                "{query}"
+            );
+        }
+    }
+
+    #[test]
     fn each_once_and_only_where_it_applies() {
         assert_eq!(
             parse(Operation::Get, Some("r=1&r=1")),
@@ -584,8 +614,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_exist_yet_says_so() {
-        assert_eq!(status(Operation::Put, "ttl=1h"), Kind::NotYet);
+    fn what_is_neither_true_nor_false_is_refused() {
         for query in [
             "sloppy",
             "sloppy=1",

@@ -12,11 +12,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::stream;
-use quorate_protocol::{Account, Shown, Value};
+use quorate_protocol::{Account, Shown, Value, deadline_text};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::accept::Form;
-use crate::answers::describe_value;
+use crate::answers::{describe_value, put_expires};
 use crate::headers::encode_context;
 use crate::request_id::random;
 
@@ -84,12 +84,17 @@ impl Document {
     }
 }
 
-/// `{"context", "siblings": [{"value_base64", "content_type", "meta", "dot"}]}`: base64url without padding for the
+/// `{"context", "siblings": [{"value_base64", "content_type", "meta", "dot", "expires"}]}`, the last where a value ends: base64url without padding for the
 /// context, as in the header; base64 with padding for values. Where an account was asked for, it comes last, as `explain`.
 fn json(siblings: Vec<Shown>, context: &[u8], account: Option<&Account>) -> Document {
     let mut pieces = Vec::with_capacity(siblings.len() * 2 + 1);
     let mut text = format!(r#"{{"context":"{}","siblings":["#, encode_context(context));
-    for (at, Shown { dot, value }) in siblings.into_iter().enumerate() {
+    for (at, shown) in siblings.into_iter().enumerate() {
+        let Shown {
+            dot,
+            value,
+            expires_ms,
+        } = shown;
         if at > 0 {
             text.push(',');
         }
@@ -106,6 +111,10 @@ fn json(siblings: Vec<Shown>, context: &[u8], account: Option<&Account>) -> Docu
         text.push_str(&to_json(&Meta(&value)));
         text.push_str(r#","dot":"#);
         text.push_str(&to_json(&dot));
+        if let Some(ms) = expires_ms {
+            text.push_str(r#","expires":"#);
+            text.push_str(&to_json(&deadline_text(ms)));
+        }
         text.push('}');
     }
     text.push(']');
@@ -151,6 +160,7 @@ fn multipart(siblings: Vec<Shown>, boundary: &str) -> Document {
         if let Ok(dot) = HeaderValue::from_str(&shown.dot) {
             headers.insert("quorate-dot", dot);
         }
+        put_expires(&mut headers, shown.expires_ms);
         for (name, value) in &headers {
             // Made from text above, so it is text; what could end the line was refused there.
             if let Ok(value) = value.to_str() {
@@ -188,6 +198,7 @@ mod tests {
                     ("a".to_owned(), "\"1\"".to_owned()),
                 ],
             },
+            expires_ms: None,
         }
     }
 
@@ -216,6 +227,20 @@ mod tests {
                 r#"{"value_base64":"","content_type":null,"meta":{"b":"2","a":"\"1\""},"dot":"b:2"}]}"#
             )
         );
+    }
+
+    #[test]
+    fn the_end_of_a_value_is_told() {
+        let ending = || Shown {
+            expires_ms: Some(1_900_000_000_000),
+            ..shown("a:1", "one", None)
+        };
+        let document = text(json(vec![ending(), shown("b:2", "", None)], b"c", None));
+        let parsed: serde_json::Value = serde_json::from_str(&document).unwrap();
+        assert_eq!(parsed["siblings"][0]["expires"], "2030-03-17T17:46:40.000Z");
+        assert_eq!(parsed["siblings"][1].get("expires"), None);
+        let document = text(multipart(vec![ending()], "xyz"));
+        assert!(document.contains("quorate-expires: 2030-03-17T17:46:40.000Z\r\n"));
     }
 
     #[test]

@@ -11,7 +11,8 @@ use common::{Http, Store, VALUE_BYTES_MAX};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use proptest::prelude::*;
 use quorate_protocol::{
-    Answer, Condition, Description, Options, Quorum, Refusal, Request, Shown, Trace, Unmet, Value,
+    Answer, Condition, Description, Lifetime, Options, Quorum, Refusal, Request, Shown, Trace,
+    Unmet, Value,
 };
 use serde_json::json;
 
@@ -218,6 +219,22 @@ async fn not_modified() {
     http.ask("GET", KEY, &[("if-none-match", "*")], "")
         .await
         .is(300);
+}
+
+#[tokio::test]
+async fn a_put_s_time_to_live_reaches_the_store() {
+    let http = Http::new();
+    for (query, lifetime) in [
+        ("", None),
+        ("?ttl=1h30m", Some(Lifetime::Ms(5_400_000))),
+        ("?ttl=none", Some(Lifetime::Unlimited)),
+    ] {
+        http.put(&format!("{KEY}{query}"), "x").await;
+        match http.store.last_call().1 {
+            Request::Put(put) => assert_eq!(put.lifetime, lifetime, "{query}"),
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[tokio::test]
@@ -478,7 +495,8 @@ async fn every_mistake_in_a_parameter_is_refused_by_name() {
         ("PUT", "w=0", 422, "impossible", "w"),
         ("PUT", "timeout=0s", 422, "impossible", "timeout"),
         ("PUT", "timeout=1h30m", 422, "impossible", "timeout"),
-        ("PUT", "ttl=1h", 422, "not-yet", "ttl"),
+        ("PUT", "ttl=0", 422, "impossible", "ttl"),
+        ("PUT", "ttl=11years", 422, "impossible", "ttl"),
         ("GET", "explain=yes", 400, "bad-parameter", "explain"),
         ("PUT", "pr=0", 400, "bad-parameter", "pr"),
     ] {
@@ -833,6 +851,7 @@ async fn values_stored_by_other_ways_never_break_a_response() {
                     ("Fine".to_owned(), "yes".to_owned()),
                 ],
             },
+            expires_ms: Some(u64::MAX),
         }],
         context: Bytes::from_static(b"c"),
     });
@@ -841,6 +860,7 @@ async fn values_stored_by_other_ways_never_break_a_response() {
     assert_eq!(get.header("content-type"), "application/octet-stream");
     assert_eq!(get.header("quorate-unshown-meta"), "2");
     assert_eq!(get.header("quorate-meta-fine"), "yes");
+    assert_eq!(get.header("quorate-expires"), "9999-12-31T23:59:59.999Z");
     let tag = get.header("etag").to_owned();
     http.ask("GET", KEY, &[("if-none-match", &tag)], "")
         .await

@@ -27,7 +27,8 @@ pub enum Input {
     /// A node cannot be reached any more; what was sent to it and not answered is lost.
     Down(NodeId),
     /// How the driver finds this node to be: its disk, its clock. Until the first of these, nothing is known of them, and
-    /// nothing is refused for their sake.
+    /// nothing is refused for their sake, but for values that are to end; nor has anything expired. So this comes before
+    /// the first request.
     Vitals(Box<Vitals>),
     /// The time named by [`Node::wake_at`] has come.
     Wake,
@@ -95,6 +96,10 @@ pub enum Event {
     ConditionFailed,
     /// An answer went out with an account of how it came about.
     Explained,
+    /// A read hid a value whose time was up.
+    ExpiredHidden,
+    /// A value was dropped for good, as its time had been up for longer than clocks may differ.
+    ExpiredDropped,
     /// A write asked a fallback to keep a hint for a primary that did not take it.
     HintAsked,
     /// It asked for none, since this node's requests wait for too many hints already.

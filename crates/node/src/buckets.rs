@@ -20,13 +20,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use quorate_protocol::{
-    BUCKETS_MAX, BucketAction, BucketDescription, BucketEntry, BucketId, BucketKind, Properties,
-    PropertyChanges, Quorum, REGIONS_MAX, Refusal,
+    BUCKETS_MAX, BucketAction, BucketDescription, BucketEntry, BucketId, BucketKind, Lifetime,
+    Properties, PropertyChanges, Quorum, REGIONS_MAX, Refusal,
 };
 use quorate_ring::{Layout, NodeId, ReplicaSet, ReplicaSetId};
 use quorate_storage::{Batch, Family, Storage, StorageError};
 
 use crate::config::{BucketDefaults, Config};
+use crate::expiry;
 use crate::keys;
 use crate::placement::Placement;
 use crate::tally::Requirement;
@@ -43,6 +44,8 @@ pub(crate) struct Policy {
     pub(crate) defaults: BucketDefaults,
     /// The most siblings that a put may leave.
     pub(crate) siblings_max: usize,
+    /// How long a value lives whose put does not say, in milliseconds.
+    pub(crate) ttl_ms: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -96,6 +99,7 @@ impl Buckets {
                 placement: placement.clone(),
                 defaults: config.defaults.clone(),
                 siblings_max: config.limits.siblings_max,
+                ttl_ms: None,
             }),
             known: BTreeMap::new(),
             lives: BTreeMap::new(),
@@ -240,6 +244,7 @@ impl Buckets {
             max_siblings: given
                 .max_siblings
                 .unwrap_or(u32::try_from(self.siblings_max).unwrap_or(u32::MAX)),
+            ttl_ms: given.ttl_ms,
         }
     }
 
@@ -302,6 +307,7 @@ impl Buckets {
             siblings_max: given
                 .max_siblings
                 .map_or(self.siblings_max, |most| most as usize),
+            ttl_ms: given.ttl_ms,
         };
         let known = Known {
             id,
@@ -387,6 +393,16 @@ impl Buckets {
         set(&mut next.pw, changes.pw);
         set(&mut next.dw, changes.dw);
         next.max_siblings = changes.max_siblings.or(next.max_siblings);
+        match changes.ttl {
+            None => {}
+            Some(Lifetime::Unlimited) => next.ttl_ms = None,
+            Some(Lifetime::Ms(ms)) => next.ttl_ms = Some(ms),
+            Some(Lifetime::Until(_)) => {
+                return Err(Refusal::Impossible(
+                    "a bucket's ttl is a duration, and not a moment".to_owned(),
+                ));
+            }
+        }
         next.sloppy = changes.sloppy.or(next.sloppy);
         let placement = self.check(&next, layout)?;
         let other_set = placement.set() != self.resolve(name).1.placement.set();
@@ -430,6 +446,9 @@ impl Buckets {
                     ));
                 }
             }
+        }
+        if let Some(ms) = given.ttl_ms {
+            expiry::ttl(ms)?;
         }
         if given.max_siblings == Some(0) {
             return impossible("max_siblings=0 allows no value: it is at least 1".to_owned());

@@ -24,16 +24,20 @@ pub(crate) struct ReadFirst {
     pub(crate) seen: DotSet,
     /// The payload of a put; none for a delete.
     pub(crate) payload: Option<Bytes>,
+    /// When its value is to end.
+    pub(crate) expires: Option<u64>,
 }
 
 impl ReadFirst {
-    /// What it removes, of a key about which the replicas together know this much.
+    /// What it removes, of a key about which the replicas together know this much, at this time of day. A value whose
+    /// time is up is not there, as far as conditions go; and it is removed with the rest, so that it is not for a clock
+    /// that is behind to say that it stood beside the new one.
     ///
     /// # Errors
     /// The refusal, if the condition does not hold.
-    pub(crate) fn removed(&self, record: &Record) -> Result<DotSet, Refusal> {
+    pub(crate) fn removed(&self, record: &Record, wall_ms: u64) -> Result<DotSet, Refusal> {
         if let Some(condition) = &self.condition {
-            holds(condition, record).map_err(Refusal::ConditionFailed)?;
+            holds(condition, record, wall_ms).map_err(Refusal::ConditionFailed)?;
         }
         let mut removed = record.context().removed();
         removed.join(record.evidence());
@@ -43,10 +47,11 @@ impl ReadFirst {
 }
 
 /// Whether a condition holds; if not, what stands there, and what to do about it.
-fn holds(condition: &Condition, record: &Record) -> Result<(), String> {
+fn holds(condition: &Condition, record: &Record, wall_ms: u64) -> Result<(), String> {
     let live: Vec<String> = record
         .live()
         .iter()
+        .filter(|s| !s.is_expired(wall_ms))
         .map(|s| s.span.dot.to_string())
         .collect();
     match (condition, &live[..]) {
@@ -100,8 +105,20 @@ mod tests {
                 counter,
             }),
             payload: Bytes::new(),
+            expires: Some(100 + counter),
         });
         Record::from_parts(live.collect(), DotSet::new())
+    }
+
+    #[test]
+    fn what_has_expired_is_absent_and_is_removed() {
+        let two = record(&[1, 2]);
+        assert!(holds(&Condition::Absent, &two, 101).is_err());
+        assert_eq!(holds(&Condition::Absent, &two, 102), Ok(()));
+        assert!(holds(&Condition::Present, &two, 102).is_err());
+        let only = Condition::Dots(vec!["a1b2c3d4:2".to_owned()]);
+        assert_eq!(holds(&only, &two, 101), Ok(()));
+        assert!(holds(&only, &two, 100).is_err(), "there are two yet");
     }
 
     #[test]
@@ -132,7 +149,7 @@ mod tests {
             ),
             (dots(&[]), &[1], Some("does not name")),
         ] {
-            let held = holds(&condition, &record(counters));
+            let held = holds(&condition, &record(counters), 100);
             match says {
                 None => assert_eq!(held, Ok(()), "{condition:?} {counters:?}"),
                 Some(says) => {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use quorate_causal::ContextKey;
 use quorate_protocol::{
     META_BYTES_MAX, Quorum, SIBLINGS_BYTES_FACTOR, SIBLINGS_MAX, TIMEOUT_DEFAULT, TIMEOUT_MAX,
-    VALUE_BYTES_MAX,
+    TTL_SKEW_MAX, VALUE_BYTES_MAX,
 };
 use quorate_ring::NodeId;
 
@@ -91,6 +91,8 @@ pub struct Limits {
     /// How many records a job such as a scan looks at before requests have their turn: with 512, about half a
     /// millisecond's worth.
     pub slice_units: usize,
+    /// How far the clocks of the cluster may be apart; see [`TTL_SKEW_MAX`]. All nodes must agree on it.
+    pub ttl_skew_max: Duration,
     /// The most bytes of hints that this node keeps for one other, keys and records together; more are refused, and the
     /// writes they are of count fewer acknowledgements.
     pub hint_bytes_max: u64,
@@ -116,6 +118,7 @@ impl Default for Limits {
             list_patience: Duration::from_secs(1),
             return_patience: Duration::from_millis(700),
             slice_units: 512,
+            ttl_skew_max: TTL_SKEW_MAX,
             hint_bytes_max: 256 * 1024 * 1024,
             hint_writes_max: 1024,
             handoff_bytes_per_second: 10 * 1024 * 1024,

@@ -4,7 +4,9 @@
 //! conversations themselves know nothing of it. Whoever tells them something tells the log as well.
 
 use quorate_causal::{Digest, Dot, DotSet, Record};
-use quorate_protocol::{Account, RepairAccount, ReplicaAccount, ReplicaReply, StepAccount};
+use quorate_protocol::{
+    Account, RepairAccount, ReplicaAccount, ReplicaReply, StepAccount, deadline_text,
+};
 use quorate_ring::NodeId;
 
 use crate::read::Ask;
@@ -147,13 +149,27 @@ impl Log {
         });
     }
 
-    /// What a read found, all answers put together: says why each of several values stands.
-    pub(crate) fn found(&mut self, record: &Record) {
-        if record.live().len() < 2 {
-            self.account.siblings.clear();
-            return;
+    /// What a read found, all answers put together: says why each of several values stands, and which are not shown
+    /// since their time is up.
+    pub(crate) fn found(&mut self, record: &Record, wall_ms: u64) {
+        let mut shown = record.clone();
+        shown.drop_expired(wall_ms);
+        self.account.siblings = match shown.live().len() {
+            0 | 1 => Vec::new(),
+            _ => self.why(&shown, record.digest()),
+        };
+        let hidden = record.live().iter().filter(|s| s.is_expired(wall_ms));
+        for sibling in hidden.take(DOTS_MAX) {
+            let end = deadline_text(sibling.expires.unwrap_or_default());
+            let dot = sibling.span.dot;
+            self.account.siblings.push(format!(
+                "{dot} is not shown: its time was up at {end}; it is dropped when every clock has passed that"
+            ));
         }
-        let digest = record.digest();
+    }
+
+    /// Why each of several values stands. `digest` is that of all that was found.
+    fn why(&self, record: &Record, digest: Digest) -> Vec<String> {
         let showing: Vec<(&str, Option<&Record>)> = self
             .seen
             .iter()
@@ -165,7 +181,7 @@ impl Log {
                 None => None,
             })
             .collect();
-        self.account.siblings = why_found(record, &showing);
+        why_found(record, &showing)
     }
 
     /// What the key holds where a put was made: says why its value does not stand alone.

@@ -128,8 +128,9 @@ impl<S: Storage> Node<S> {
         };
         self.jobs.next_slice = now.after(SLICE_EVERY);
         let units = self.config.limits.slice_units;
+        let wall_ms = self.replica.moment.wall_ms;
         let reply = match &mut turn.job {
-            Job::Scan(scan) => scan.slice(self.replica.storage(), units),
+            Job::Scan(scan) => scan.slice(self.replica.storage(), units, wall_ms),
             Job::Reclaim(reclaim) => {
                 // What cannot be read or removed now is tried again after the next start.
                 let (mut batch, hints, more) = match reclaim.slice(self.replica.storage(), units) {

@@ -37,6 +37,16 @@ pub(crate) fn actor_of(vnode: VnodeId, key: &[u8]) -> Option<Actor> {
     Some(Actor(u128::from_be_bytes(rest.try_into().ok()?)))
 }
 
+/// The key of a row in the index of deadlines: the deadline, and the key of the record that has a value with it.
+pub(crate) fn deadline(expires_ms: u64, record: &[u8]) -> Vec<u8> {
+    [&expires_ms.to_be_bytes()[..], record].concat()
+}
+
+/// The key of the record that such a row is about.
+pub(crate) fn record_of_deadline(row: &[u8]) -> Option<&[u8]> {
+    row.get(8..)
+}
+
 /// The least key above all that begin with `prefix`; `None` if there is no such key.
 pub(crate) fn end_of(prefix: &[u8]) -> Option<Vec<u8>> {
     let mut end = prefix.to_vec();

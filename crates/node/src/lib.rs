@@ -7,7 +7,7 @@
 //!
 //! One conversation a file: `write`, `read`, `forward`, `status` hold what a request under way has heard; `replica` is the
 //! other side of them; `tally` says when enough have answered. `condition` is what a write does that reads first, `explain`
-//! the account of a request that asked for one. `node` holds the state, `requests`, `steps` and `messages`
+//! the account of a request that asked for one, `expiry` how values end that have a deadline. `node` holds the state, `requests`, `steps` and `messages`
 //! what it does for its clients, with its conversations, and about what others say.
 
 mod accept;
@@ -17,6 +17,7 @@ mod buckets;
 mod change;
 mod condition;
 mod config;
+mod expiry;
 mod explain;
 mod forward;
 mod handoff;

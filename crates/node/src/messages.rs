@@ -263,7 +263,7 @@ impl<S: Storage> Node<S> {
         if write.payload.is_some() && written.record.live().len() > 1 {
             out.push(Output::Event(Event::Siblings));
         }
-        write.written = Some((written.own, written.record));
+        write.made(written.own, written.record, written.removed);
         let merge = Merge {
             vnode: write.target.vnode,
             bucket: write.target.id,

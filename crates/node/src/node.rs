@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_causal::DotSet;
 use quorate_protocol::{
-    Answer, BucketEntry, BucketId, BucketRequest, Message, Read, Refusal, ReplicaReply,
-    ReplicaRequest, Request, RequestId, Trace,
+    Answer, BucketEntry, BucketId, BucketRequest, Message, Refusal, ReplicaReply, ReplicaRequest,
+    Request, RequestId, Trace,
 };
 use quorate_ring::{Layout, NodeId};
 use quorate_storage::{CommitEvent, Storage, StorageError};
@@ -22,10 +22,12 @@ use crate::api::{Caller, Input, Output};
 use crate::buckets::Buckets;
 use crate::change::ChangeConversation;
 use crate::config::Config;
+use crate::expiry::Wall;
 use crate::explain::Log;
 use crate::forward::ForwardConversation;
 use crate::handoff::Handoff;
 use crate::jobs::Jobs;
+use crate::keys;
 use crate::list::{ListConversation, ScanConversation};
 use crate::read::ReadConversation;
 use crate::replica::{Replica, Write, Written};
@@ -156,6 +158,10 @@ pub struct Node<S> {
     pub(crate) next_id: u64,
     pub(crate) draining: bool,
     pub(crate) vitals: Vitals,
+    /// The time of day.
+    pub(crate) wall: Wall,
+    /// When to go on dropping what is dead, if there is more of it.
+    pub(crate) sweep_at: Option<Time>,
     pub(crate) telling: Telling,
 }
 
@@ -218,6 +224,8 @@ impl<S: Storage> Node<S> {
             next_id,
             draining: false,
             vitals: Vitals::default(),
+            wall: Wall::default(),
+            sweep_at: None,
             telling: Telling::default(),
             layout,
             config,
@@ -230,6 +238,8 @@ impl<S: Storage> Node<S> {
     /// Takes one input and appends what follows from it. `now` must not run backwards.
     pub fn handle(&mut self, now: Time, input: Input, out: &mut Vec<Output>) {
         self.now = now;
+        let skew_max = self.config.limits.ttl_skew_max;
+        self.replica.moment = self.wall.moment(now, skew_max);
         let is_wake = matches!(input, Input::Wake);
         match input {
             Input::Request(caller, header, request) => {
@@ -259,6 +269,9 @@ impl<S: Storage> Node<S> {
             Input::Vitals(vitals) => {
                 self.replica.set_full(vitals.full());
                 self.vitals = *vitals;
+                self.wall.tell(now, self.vitals.clock_ms);
+                self.replica.moment = self.wall.moment(now, skew_max);
+                self.on_sweep(now);
             }
             Input::Wake => {}
             Input::Drain => self.draining = true,
@@ -270,7 +283,11 @@ impl<S: Storage> Node<S> {
             self.on_jobs(now, out);
             self.on_handoff(now, out);
             self.on_local(now, out);
+            if self.sweep_at.is_some_and(|at| at <= now) {
+                self.on_sweep(now);
+            }
         }
+        self.tell_dropped(out);
     }
 
     /// The table of buckets. For tests and for the simulator's checks.
@@ -294,7 +311,7 @@ impl<S: Storage> Node<S> {
     pub fn wake_at(&self) -> Option<Time> {
         let timer = self.timers.first().map(|(at, _, _)| *at);
         let waited = timer.into_iter().chain(self.jobs.wake_at());
-        let waited = waited.chain(self.handoff_at());
+        let waited = waited.chain(self.sweep_at).chain(self.handoff_at());
         Some(waited.fold(self.compare_at, Time::min))
     }
 
@@ -311,6 +328,7 @@ impl<S: Storage> Node<S> {
             && self.timers.is_empty()
             && self.local.is_empty()
             && self.jobs.wake_at().is_none()
+            && self.sweep_at.is_none()
             && self.handoff_at().is_none()
     }
 
@@ -360,17 +378,10 @@ impl<S: Storage> Node<S> {
     #[must_use]
     pub fn stored_in(&self, bucket: &str, generation: u32, key: &str) -> Option<Bytes> {
         let target = self.target(bucket, key);
-        let read = Read {
-            key: target.key_bytes(),
-            vnode: target.vnode,
-            bucket: BucketId::new(bucket, generation),
-            digest_only: false,
-            hinted: false,
-        };
-        match self.replica.read(&read) {
-            ReplicaReply::Record(record) if !record.is_empty() => Some(record),
-            _ => None,
-        }
+        let id = BucketId::new(bucket, generation);
+        let at = keys::record(target.vnode, id, key.as_bytes());
+        let stored = self.replica.stored(&at).ok()??;
+        Some(stored.encode())
     }
 
     pub(crate) fn target(&self, bucket: &str, key: &str) -> Target {

@@ -5,6 +5,7 @@
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use quorate_causal::Record;
 use quorate_protocol::BucketId;
 use quorate_ring::Partition;
 use quorate_storage::{Batch, Family, Storage, StorageError};
@@ -57,6 +58,10 @@ impl ReclaimJob {
             let mut last = None;
             storage.visit(Family::Records, &from, Some(&to), &mut |key, record| {
                 batch.delete(Family::Records, Bytes::copy_from_slice(key));
+                // Of a record that makes no sense the rows go when their time has come.
+                for deadline in Record::deadlines_of(record).unwrap_or_default() {
+                    batch.delete(Family::Deadlines, keys::deadline(deadline, key));
+                }
                 units = units.saturating_sub(cost(record));
                 if units > 0 {
                     return ControlFlow::Continue(());

@@ -13,6 +13,7 @@ use quorate_ring::NodeId;
 use quorate_storage::{Batch, CommitEvent, Family, Level, Progress, Storage, StorageError, Ticket};
 use rand_chacha::ChaCha12Rng;
 
+use crate::expiry::{self, Moment, Sweep};
 use crate::keys;
 use crate::vitals::Full;
 use crate::vnode::Vnode;
@@ -31,6 +32,8 @@ pub(crate) struct Write {
     pub(crate) removed: DotSet,
     /// The payload of a put; none for a delete, which only removes.
     pub(crate) payload: Option<Bytes>,
+    /// When its value is to end, in milliseconds since the Unix epoch.
+    pub(crate) expires: Option<u64>,
     /// Whether its acknowledgement must wait for a sync.
     pub(crate) durable: bool,
     /// How many siblings it may leave, and of how many bytes together.
@@ -45,6 +48,8 @@ pub(crate) struct Written {
     pub(crate) delta: Bytes,
     /// The dot of a put, as a context of just this write.
     pub(crate) own: Context,
+    /// What the change removes: what was asked for, and what had expired.
+    pub(crate) removed: DotSet,
     /// The record afterwards.
     pub(crate) record: Record,
 }
@@ -76,6 +81,10 @@ pub(crate) struct Replica<S, W> {
     poisoned: Option<String>,
     /// Whether the disk is too full to take values. What removes them goes on, and so do reads.
     full: Option<Full>,
+    /// What time of day it is while the present input is handled.
+    pub(crate) moment: Moment,
+    /// How far what is dead has been dropped.
+    pub(crate) sweep: Sweep,
     /// How much is kept for primaries that are out of reach.
     hints: BTreeMap<NodeId, Held>,
 }
@@ -98,6 +107,8 @@ impl<S: Storage, W> Replica<S, W> {
             reads: BTreeMap::new(),
             poisoned: None,
             full: None,
+            moment: Moment::default(),
+            sweep: Sweep::default(),
             hints: BTreeMap::new(),
         }
     }
@@ -177,8 +188,17 @@ impl<S: Storage, W> Replica<S, W> {
         None
     }
 
-    /// What this replica has, on disk or on its way there.
+    /// What is stored under the key of a record, dead or not.
+    pub(crate) fn stored(&self, at: &[u8]) -> Result<Option<Record>, Refusal> {
+        let stored = self.storage.get(Family::Records, at);
+        let stored = stored.map_err(|e| unreadable(&e))?;
+        stored.map(|stored| decode(&stored)).transpose()
+    }
+
+    /// What this replica has, on disk or on its way there, but for what is dead: that is not there any more, and is dropped
+    /// sooner or later.
     pub(crate) fn read(&self, read: &Read) -> ReplicaReply {
+        let dead_ms = self.moment.dead_ms;
         let at = keys::record(read.vnode, read.bucket, &read.key);
         let stored = match self.storage.get(Family::Records, &at) {
             Ok(stored) => stored.unwrap_or_default(),
@@ -187,14 +207,18 @@ impl<S: Storage, W> Replica<S, W> {
         if !read.digest_only {
             // Decoded here as well, so that a record that makes no sense is this replica's failure and no other's.
             return match decode(&stored) {
-                Ok(_) => ReplicaReply::Record(stored),
+                Ok(mut record) => match record.drop_expired(dead_ms).is_empty() {
+                    true => ReplicaReply::Record(stored),
+                    false if record.is_empty() => ReplicaReply::Record(Bytes::new()),
+                    false => ReplicaReply::Record(record.encode()),
+                },
                 Err(refusal) => ReplicaReply::Refused(refusal),
             };
         }
         if stored.is_empty() {
             return ReplicaReply::Digest(Record::new().digest().0);
         }
-        match Record::digest_of(&stored) {
+        match Record::digest_of(&stored, dead_ms) {
             Ok(Digest(digest)) => ReplicaReply::Digest(digest),
             Err(error) => ReplicaReply::Refused(Refusal::Corrupt(error.to_string())),
         }
@@ -224,8 +248,18 @@ impl<S: Storage, W> Replica<S, W> {
     }
 
     /// Mints a dot for a put, or removes what a delete's client had read, and joins the result like any other record.
-    pub(crate) fn write(&mut self, write: Write) -> Result<(Due, Written), Refusal> {
-        let (record, vnode) = self.load(write.vnode, write.bucket, &write.key)?;
+    ///
+    /// A put also removes what of its key has expired here: nobody is shown that any more, so nobody could resolve it, and
+    /// a key that is put to again and again would come to hold more than it may.
+    pub(crate) fn write(&mut self, mut write: Write) -> Result<(Due, Written), Refusal> {
+        let Moment { wall_ms, dead_ms } = self.moment;
+        let (mut record, vnode) = self.load(write.vnode, write.bucket, &write.key)?;
+        record.drop_expired(dead_ms);
+        if write.payload.is_some() {
+            for span in record.expired(wall_ms) {
+                write.removed.insert_span(span);
+            }
+        }
         if let Some(payload) = &write.payload {
             room_for_one_more(&record, &write, payload)?;
         }
@@ -235,6 +269,7 @@ impl<S: Storage, W> Replica<S, W> {
             Sibling {
                 span: vnode.mint(&at, &mut self.rng),
                 payload,
+                expires: write.expires,
             }
         });
         let delta = Record::from_parts(put.into_iter().collect(), write.removed);
@@ -245,6 +280,7 @@ impl<S: Storage, W> Replica<S, W> {
             Written {
                 own: delta.context(),
                 delta: delta.encode(),
+                removed: delta.evidence().clone(),
                 record,
             },
         ))
@@ -315,6 +351,11 @@ impl<S: Storage, W> Replica<S, W> {
         Ok(())
     }
 
+    /// Commits what nobody waits for.
+    pub(crate) fn commit_at(&mut self, batch: Batch, level: Level) {
+        self.last = self.storage.commit(batch, level);
+    }
+
     /// When everything committed so far is on disk.
     pub(crate) fn sync(&mut self) -> Result<Due, Refusal> {
         if let Some(reason) = &self.poisoned {
@@ -364,15 +405,29 @@ impl<S: Storage, W> Replica<S, W> {
         } else {
             Level::Written
         };
-        let change = record.merge(incoming);
+        let before = expiry::deadlines(&record);
+        // What is dead goes as soon as its record is touched, and what comes dead is marked as seen and not stored.
+        let dead_ms = self.moment.dead_ms;
+        let dropped = record.drop_expired(dead_ms).len();
+        let change = match incoming.expired(dead_ms).next() {
+            None => record.merge(incoming),
+            Some(_) => {
+                let mut alive = incoming.clone();
+                alive.drop_expired(dead_ms);
+                record.merge(&alive)
+            }
+        };
+        let changed = dropped > 0 || !change.is_none();
         if !change.added.is_empty() {
             // Wholly or not at all: with the removals taken and the value not, this replica would show neither.
             self.has_room()?;
         }
         let mut batch = Batch::new();
         let at = Bytes::from(keys::record(id, bucket, key));
-        if !change.is_none() {
-            batch.put(Family::Records, at.clone(), record.encode());
+        if changed {
+            self.sweep.dropped += dropped as u64;
+            self.sweep.noticed(&expiry::deadlines(&record));
+            expiry::rewrite(&mut batch, id.set, &at, &before, &record);
         }
         let vnode = self.vnodes.get_mut(&id).expect("it was just loaded");
         vnode.saw(incoming, &change, &mut batch);
@@ -380,7 +435,7 @@ impl<S: Storage, W> Replica<S, W> {
         // the answer waits for whatever was committed last; and a sync has to be asked for.
         if !batch.is_empty() || (durable && self.progress.synced < self.last) {
             self.last = self.storage.commit(batch, level);
-            if !change.is_none() {
+            if changed {
                 self.unwritten.insert(at.clone(), self.last);
                 self.commits.push_back((self.last, at));
             }

@@ -294,6 +294,7 @@ impl<S: Storage> Node<S> {
                 context,
                 condition,
                 options,
+                lifetime,
                 ..
             }) if reads_first => {
                 let first = ReadFirst {
@@ -301,6 +302,7 @@ impl<S: Storage> Node<S> {
                     condition,
                     seen: accept::context(&self.config, &target, context.as_deref())?.removed(),
                     payload: Some(encode_value(&value)),
+                    expires: self.deadline(&target, lifetime)?,
                 };
                 let needed = terms(&options).read()?;
                 self.read_first(accepted, target, seats, needed, first, out)
@@ -309,12 +311,15 @@ impl<S: Storage> Node<S> {
                 value,
                 context,
                 options,
+                lifetime,
                 ..
             }) => {
                 let terms = terms(&options).write()?;
                 let context = accept::context(&self.config, &target, context.as_deref())?;
                 let payload = Some(encode_value(&value));
-                self.write(accepted, target, terms, context.removed(), payload)
+                let expires = self.deadline(&target, lifetime)?;
+                let removed = context.removed();
+                self.write(accepted, target, terms, removed, payload, expires)
             }
             Request::Delete(Delete {
                 context,
@@ -325,13 +330,14 @@ impl<S: Storage> Node<S> {
                 let write = terms(&options).write()?;
                 let seen = accept::context(&self.config, &target, context.as_deref())?.removed();
                 if !reads_first {
-                    return self.write(accepted, target, write, seen, None);
+                    return self.write(accepted, target, write, seen, None, None);
                 }
                 let first = ReadFirst {
                     terms: write,
                     condition,
                     seen,
                     payload: None,
+                    expires: None,
                 };
                 let needed = terms(&options).read()?;
                 self.read_first(accepted, target, seats, needed, first, out)
@@ -412,6 +418,7 @@ impl<S: Storage> Node<S> {
         terms: WriteTerms,
         removed: DotSet,
         payload: Option<Bytes>,
+        expires: Option<u64>,
     ) -> Result<(), Refusal> {
         if let Some(refusal) = self.buckets.objection(target.id, target.vnode.set) {
             return Err(refusal);
@@ -433,10 +440,11 @@ impl<S: Storage> Node<S> {
             siblings_max: target.policy.siblings_max,
             siblings_bytes_max: self.config.limits.siblings_bytes_max,
             payload,
+            expires,
         };
         let placement = target.policy.placement.clone();
         let mut conversation =
-            WriteConversation::new(target, terms, write.payload.clone(), write.removed.clone());
+            WriteConversation::new(target, terms, write.payload.clone(), expires);
         if let Some(owners) = owners {
             // It keeps the write for all of them, and that counts for one.
             let me = Seat {

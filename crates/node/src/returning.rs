@@ -75,7 +75,8 @@ impl<S: Storage> Node<S> {
                     self.step_read(now, id, out);
                 }
                 Some(Kind::Forward(forward)) => {
-                    if forward.back(node) {
+                    let waited = forward.back(node);
+                    if waited {
                         out.push(Output::Event(Event::AskedAfterReturn));
                         self.pass_on(now, id, out);
                     }

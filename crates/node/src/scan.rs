@@ -132,15 +132,21 @@ impl ScanJob {
         })
     }
 
-    /// Goes on for about so many records, and at least one; returns the reply once it is done.
-    pub(crate) fn slice(&mut self, storage: &impl Storage, units: usize) -> Option<ReplicaReply> {
+    /// Goes on for about so many records, and at least one; returns the reply once it is done. What has expired at this
+    /// time of day is passed over.
+    pub(crate) fn slice(
+        &mut self,
+        storage: &impl Storage,
+        units: usize,
+        wall_ms: u64,
+    ) -> Option<ReplicaReply> {
         let mut units = units.max(SEEK_UNITS + 1);
         while units > SEEK_UNITS {
             let Some(mut cursor) = self.next_cursor() else {
                 return Some(ReplicaReply::Scanned(self.finish()));
             };
             units -= SEEK_UNITS;
-            match self.read(storage, &mut cursor, &mut units) {
+            match self.read(storage, &mut cursor, &mut units, wall_ms) {
                 Ok(true) => self.reading = Some(cursor),
                 Ok(false) => {}
                 // Told, and not passed over: a key that cannot be read is not a key that is not there.
@@ -174,6 +180,7 @@ impl ScanJob {
         storage: &impl Storage,
         cursor: &mut Cursor,
         units: &mut usize,
+        wall_ms: u64,
     ) -> Result<bool, Refusal> {
         let vnode = self.vnode(cursor.partition);
         let skip = keys::record(vnode, self.bucket, &[]).len();
@@ -192,7 +199,7 @@ impl ScanJob {
         let (found, bytes) = (&mut self.found, &mut self.bytes);
         let from = std::mem::take(&mut cursor.from);
         let visited = storage.visit(Family::Records, &from, to.as_deref(), &mut |at, record| {
-            let digest = match Record::digest_of(record) {
+            let digest = match Record::digest_of(record, wall_ms) {
                 Ok(digest) => digest,
                 Err(error) => {
                     corrupt = Some(StorageError::Corrupt {

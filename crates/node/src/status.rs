@@ -82,7 +82,7 @@ impl<S: Storage> Node<S> {
             disk_free_bytes: self.vitals.disk_free_bytes.unwrap_or(0),
             in_flight: self.conversations.len() as u64,
             unreachable: peers.map(|(node, _)| self.name_of(*node)).collect(),
-            clock_s: self.vitals.clock_s,
+            clock_s: self.vitals.clock_ms / 1_000,
             hints: self.pending_hints(),
         }
     }

@@ -1,7 +1,7 @@
 //! Conversations going on: whom to ask next, when to answer, when to give up.
 
 use bytes::Bytes;
-use quorate_causal::{CONTEXT_DOTS_MAX, Context, Record};
+use quorate_causal::{CONTEXT_DOTS_MAX, Context, Record, Sibling};
 use quorate_protocol::{
     Answer, Explained, Header, Merge, Message, Read, Refusal, ReplicaRequest, RequestId, Shown,
     Trace, Unmet, decode_value,
@@ -10,6 +10,7 @@ use quorate_ring::NodeId;
 use quorate_storage::Storage;
 
 use crate::api::{Event, Output};
+use crate::expiry::Moment;
 use crate::explain::Log;
 use crate::node::{
     Accepted, Conversation, Kind, Local, Node, ReplyTo, Timer, answer, remaining_ms,
@@ -134,14 +135,23 @@ impl<S: Storage> Node<S> {
         if !outcome.repairs.is_empty() {
             out.push(Output::Event(Event::Disagreement));
         }
-        for (node, missing) in outcome.repairs {
+        let Moment { wall_ms, dead_ms } = self.replica.moment;
+        for (node, mut missing) in outcome.repairs {
+            // It would be marked as seen there, and no more.
+            missing.drop_expired(dead_ms);
+            if missing.is_empty() {
+                continue;
+            }
             let sent = self.repair(node, &read.target, &missing, trace, out);
             if let Some(log) = log.as_mut().filter(|_| sent) {
                 log.repaired(node, &missing);
             }
         }
         if let Some(log) = &mut log {
-            log.found(&outcome.record);
+            log.found(&outcome.record, wall_ms);
+        }
+        if outcome.record.expired(wall_ms).next().is_some() {
+            out.push(Output::Event(Event::ExpiredHidden));
         }
         match read.purpose {
             Purpose::Answer => {
@@ -152,10 +162,10 @@ impl<S: Storage> Node<S> {
             Purpose::Listing(list) => self.local.push_back(Local::Decided {
                 list,
                 read: id,
-                found: Ok(!outcome.record.live().is_empty()),
+                found: Ok(outcome.record.live().iter().any(|s| !s.is_expired(wall_ms))),
             }),
             Purpose::Write(first) => {
-                let removed = match first.removed(&outcome.record) {
+                let removed = match first.removed(&outcome.record, wall_ms) {
                     Ok(removed) => removed,
                     Err(refusal) => {
                         out.push(Output::Event(Event::ConditionFailed));
@@ -181,8 +191,8 @@ impl<S: Storage> Node<S> {
                     log: log.clone(),
                     trace,
                 };
-                let (terms, payload) = (first.terms, first.payload);
-                let begun = self.write(accepted, read.target, terms, removed, payload);
+                let (terms, payload, expires) = (first.terms, first.payload, first.expires);
+                let begun = self.write(accepted, read.target, terms, removed, payload, expires);
                 if let Err(refusal) = begun {
                     self.give(reply_to, log, Answer::Refused(refusal), out);
                 }
@@ -246,19 +256,22 @@ impl<S: Storage> Node<S> {
         true
     }
 
-    /// A record as an answer: the live values, and the context that names exactly those shown (rule R8). Merges may leave
+    /// A record as an answer: the live values whose time is not up, and the context that names exactly those shown (rule R8). Merges may leave
     /// more than one context can name; what is not shown now is shown once these are resolved.
     pub(crate) fn show(&self, target: &Target, record: &Record) -> Answer {
-        if record.live().is_empty() {
+        let wall_ms = self.replica.moment.wall_ms;
+        let live = record.live().iter().filter(|s| !s.is_expired(wall_ms));
+        let live: Vec<&Sibling> = live.take(CONTEXT_DOTS_MAX).collect();
+        if live.is_empty() {
             return Answer::Absent;
         }
-        let live = &record.live()[..record.live().len().min(CONTEXT_DOTS_MAX)];
         let mut siblings = Vec::with_capacity(live.len());
-        for sibling in live {
+        for sibling in &live {
             match decode_value(&sibling.payload) {
                 Ok(value) => siblings.push(Shown {
                     dot: sibling.span.dot.to_string(),
                     value,
+                    expires_ms: sibling.expires,
                 }),
                 Err(why) => return Answer::Refused(Refusal::Corrupt(why)),
             }

@@ -15,8 +15,9 @@ pub struct Vitals {
     pub disk_free_bytes: Option<u64>,
     /// Bytes that must stay free. Below them nothing is taken that adds a value; 0 takes everything.
     pub disk_reserve_bytes: u64,
-    /// Seconds since the epoch by its clock; 0 if unknown. For people alone: no decision looks at it.
-    pub clock_s: u64,
+    /// Milliseconds since the Unix epoch by its clock; 0 if unknown. Deadlines of values go by it, and nothing else: what
+    /// time it is between two of these is reckoned from the last.
+    pub clock_ms: u64,
 }
 
 /// A disk that is too full for values: how many bytes are free, and how many must be.

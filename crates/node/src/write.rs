@@ -37,8 +37,10 @@ pub(crate) struct WriteConversation {
     pub(crate) payload: Option<Bytes>,
     /// The dot it minted, and what the key held then; known once this node's own vnode has written.
     pub(crate) written: Option<(Context, Record)>,
-    /// What it removes.
+    /// What it removes; known when `written` is.
     removed: DotSet,
+    /// When what it puts ends.
+    expires: Option<u64>,
     /// Who keeps it for primaries that did not take it.
     pub(crate) stand_ins: StandIns,
     /// Whether this node keeps it, as a replica or for one.
@@ -53,18 +55,25 @@ impl WriteConversation {
         target: Target,
         terms: WriteTerms,
         payload: Option<Bytes>,
-        removed: DotSet,
+        expires: Option<u64>,
     ) -> Self {
         WriteConversation {
             target,
             terms,
             payload,
-            removed,
+            removed: DotSet::new(),
+            expires,
             written: None,
             stand_ins: StandIns::default(),
             keeps: true,
             heard: BTreeMap::new(),
         }
+    }
+
+    /// This node's own vnode has written: the dot of a put, what the key held then, and what the change removes.
+    pub(crate) fn made(&mut self, own: Context, record: Record, removed: DotSet) {
+        self.written = Some((own, record));
+        self.removed = removed;
     }
 
     /// The change as it was made, encoded, for whoever is asked later. Made anew, as hardly anybody is, and a second copy of
@@ -75,6 +84,7 @@ impl WriteConversation {
         let put = put.map(|(payload, span)| Sibling {
             span: *span,
             payload: payload.clone(),
+            expires: self.expires,
         });
         let live = put.into_iter().collect();
         Some(Record::from_parts(live, self.removed.clone()).encode())

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use quorate_ring::MAX_COPIES;
 use serde::{Deserialize, Serialize};
 
-use crate::{BucketId, Quorum};
+use crate::{BucketId, Lifetime, Quorum, TtlError, ttl_text};
 
 /// The most buckets that a cluster has entries for. Every node holds the table in memory and sends it to whoever
 /// comes back; ten thousand entries are some two megabytes.
@@ -70,6 +70,9 @@ pub struct Properties {
     pub dw: Option<Quorum>,
     /// The most siblings that a put may leave.
     pub max_siblings: Option<u32>,
+    /// How long a value lives whose put does not say, in milliseconds; `None` for ever.
+    #[serde(default)]
+    pub ttl_ms: Option<u64>,
     /// Whether other nodes may stand in for primaries out of reach.
     #[serde(default)]
     pub sloppy: Option<bool>,
@@ -144,6 +147,8 @@ pub struct PropertyChanges {
     pub dw: Option<Quorum>,
     /// A new bound.
     pub max_siblings: Option<u32>,
+    /// A new time to live, for what is put from then on: [`Lifetime::Unlimited`] takes the bucket's away.
+    pub ttl: Option<Lifetime>,
     /// A new default.
     pub sloppy: Option<bool>,
 }
@@ -164,7 +169,8 @@ pub const PROPERTIES: [&str; 11] = [
 ];
 
 impl PropertyChanges {
-    /// Sets a property by its name, from the text that users write: a number, a quorum, regions with commas between.
+    /// Sets a property by its name, from the text that users write: a number, a quorum, regions with commas between, a
+    /// duration.
     ///
     /// # Errors
     /// A sentence, if there is no such property or this is no value of it.
@@ -198,9 +204,10 @@ impl PropertyChanges {
                 });
             }
             "ttl" => {
-                return Err(
-                    "ttl does not exist yet: values are kept until they are deleted".to_owned(),
-                );
+                self.ttl = Some(Lifetime::parse(text).map_err(|why| match why {
+                    TtlError::Malformed => format!("ttl={text} is not {why}"),
+                    TtlError::OutOfBounds => format!("ttl={text} is not possible: {why}"),
+                })?);
             }
             _ => {
                 return Err(format!(
@@ -229,6 +236,9 @@ impl BucketDescription {
             ("dw", self.dw),
         ];
         all.extend(quorums.map(|(name, quorum)| (name, quorum.to_string())));
+        if let Some(ttl) = self.ttl_ms {
+            all.push(("ttl", ttl_text(ttl)));
+        }
         all.push(("max_siblings", self.max_siblings.to_string()));
         all.push(("sloppy", self.sloppy.to_string()));
         all
@@ -251,6 +261,8 @@ pub struct BucketDocument<'a> {
     pr: InWords,
     pw: InWords,
     dw: InWords,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl: Option<String>,
     max_siblings: u32,
     sloppy: bool,
 }
@@ -282,6 +294,7 @@ impl<'a> From<&'a BucketDescription> for BucketDocument<'a> {
             pr: InWords(bucket.pr),
             pw: InWords(bucket.pw),
             dw: InWords(bucket.dw),
+            ttl: bucket.ttl_ms.map(ttl_text),
             max_siblings: bucket.max_siblings,
             sloppy: bucket.sloppy,
         }
@@ -341,6 +354,8 @@ pub struct BucketDescription {
     pub dw: Quorum,
     /// The most siblings that a put may leave.
     pub max_siblings: u32,
+    /// How long a value lives whose put does not say, in milliseconds; `None` for ever.
+    pub ttl_ms: Option<u64>,
     /// Whether other nodes may stand in for primaries out of reach.
     pub sloppy: bool,
 }

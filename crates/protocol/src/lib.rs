@@ -7,6 +7,7 @@
 mod account;
 mod bucket;
 mod ids;
+mod lifetime;
 mod listing;
 mod message;
 mod overview;
@@ -20,6 +21,9 @@ pub use bucket::{
     BucketRequest, PROPERTIES, Properties, PropertyChanges, REGIONS_MAX, SIBLINGS_SETTING_MAX,
 };
 pub use ids::{BucketId, RequestId, VnodeId};
+pub use lifetime::{
+    Lifetime, TTL_MAX, TTL_MIN, TTL_SKEW_MAX, TtlError, deadline_text, parse_deadline, ttl_text,
+};
 pub use listing::{LIST_KEYS_DEFAULT, LIST_KEYS_MAX, List, Listing, Scan, ScanEntry, Scanned};
 pub use message::{
     BucketsAsked, DecodeError, Header, Merge, Message, PROTOCOL_VERSION, Read, ReplicaReply,

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Account, BucketAction, BucketDescription, BucketEntry, BucketRequest, ClusterStatus, List,
-    Listing,
+    Account, BucketAction, BucketDescription, BucketEntry, BucketRequest, ClusterStatus, Lifetime,
+    List, Listing,
 };
 
 /// The longest bucket name, in bytes.
@@ -225,6 +225,8 @@ pub struct Put {
     pub condition: Option<Condition>,
     /// How many replicas, and so on.
     pub options: Options,
+    /// How long the value is to live; `None` for as long as its bucket says.
+    pub lifetime: Option<Lifetime>,
 }
 
 /// Reads a key.
@@ -312,6 +314,8 @@ pub struct Shown {
     pub dot: String,
     /// The value.
     pub value: Value,
+    /// When it ends, in milliseconds since the Unix epoch, if it has an end.
+    pub expires_ms: Option<u64>,
 }
 
 /// What a client is told.

@@ -194,6 +194,7 @@ fn values_of_every_length_class_survive() {
             siblings: vec![Shown {
                 dot: "d".to_owned(),
                 value,
+                expires_ms: None,
             }],
             context: Bytes::new(),
         };

@@ -93,9 +93,10 @@ fn a_request_names_its_target() {
     for (name, message) in common::specimens() {
         if let Message::Request(_, _, request) = message {
             let expected = match &name[..] {
-                "request/put-bare" | "request/delete-bare" | "request/put-if-absent" => {
-                    Some(("b", "k"))
-                }
+                "request/put-bare"
+                | "request/delete-bare"
+                | "request/put-if-absent"
+                | "request/put-until" => Some(("b", "k")),
                 "request/put" | "request/get" | "request/delete" => Some(("cart", "ann")),
                 _ => None,
             };

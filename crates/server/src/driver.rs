@@ -370,7 +370,7 @@ impl<S: Storage> Driver<S> {
             disk_bytes: stats.disk_bytes,
             disk_free_bytes: pulse.free_bytes,
             disk_reserve_bytes: pulse.reserve_bytes,
-            clock_s: pulse.clock_s,
+            clock_ms: pulse.clock_ms,
         })));
         self.tell_of_the_disk(pulse);
     }

@@ -171,6 +171,8 @@ struct Events {
     buckets_changed: Counter,
     conditions_held: Counter,
     conditions_failed: Counter,
+    expired_hidden: Counter,
+    expired_dropped: Counter,
     explained: Counter,
     list_disagreements: Counter,
     list_replicas_lost: Counter,
@@ -373,6 +375,14 @@ impl Metrics {
                     "conditions_failed",
                     "Writes whose condition did not hold: nothing was done",
                 ),
+                expired_hidden: make.counter(
+                    "expired_hidden",
+                    "Reads that hid a value whose time was up",
+                ),
+                expired_dropped: make.counter(
+                    "expired_dropped",
+                    "Values dropped from this node since their time was up on every clock",
+                ),
                 explained: make.counter(
                     "explained",
                     "Answers with an account of how they came about",
@@ -554,6 +564,8 @@ impl Metrics {
             Event::BucketChanged => &events.buckets_changed,
             Event::ConditionHeld => &events.conditions_held,
             Event::ConditionFailed => &events.conditions_failed,
+            Event::ExpiredHidden => &events.expired_hidden,
+            Event::ExpiredDropped => &events.expired_dropped,
             Event::Explained => &events.explained,
             Event::ListDisagreement => &events.list_disagreements,
             Event::ListReplicaLost => &events.list_replicas_lost,

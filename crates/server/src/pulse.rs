@@ -1,6 +1,7 @@
 //! What a node looks at once a second: the file system of its directory, and the clock.
 //!
-//! It is not much and need not be exact: fullness is acted on long before the disk is full, and the clock is for people.
+//! It is not much and need not be exact: fullness is acted on long before the disk is full, and of the
+//! clock only deadlines of values depend, for which clocks may be an hour apart.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,8 +19,8 @@ pub(crate) struct Pulse {
     pub(crate) free_bytes: Option<u64>,
     /// Bytes that must stay free.
     pub(crate) reserve_bytes: u64,
-    /// Seconds since the epoch; 0 if the clock is before it.
-    pub(crate) clock_s: u64,
+    /// Milliseconds since the epoch; 0 if the clock is before it.
+    pub(crate) clock_ms: u64,
 }
 
 /// Looks now.
@@ -38,7 +39,7 @@ pub(crate) fn look(dir: &Path, reserve: DiskReserve) -> Pulse {
     Pulse {
         free_bytes,
         reserve_bytes,
-        clock_s: clock.map_or(0, |since| since.as_secs()),
+        clock_ms: clock.map_or(0, |since| since.as_millis() as u64),
     }
 }
 

@@ -419,7 +419,8 @@ async fn serve(
     }
     let config = &checked.config;
     let (dir, reserve) = (config.data_dir.clone(), config.disk_reserve);
-    // The first look comes before the first request: a full disk is not written to meanwhile.
+    // The first look comes before the first request: a full disk is not written to meanwhile, and what has expired is not
+    // shown.
     events.push(Event::Pulse(pulse::look(&dir, reserve)));
     tasks.spawn(pulse::beat(dir, reserve, events.clone()));
     let backend = LocalNode {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use quorate_protocol::{
-    self as protocol, Answer, BucketAction, BucketRequest, Delete, Get, Header, List, Options, Put,
-    Quorum, Refusal, Request, Value,
+    self as protocol, Answer, BucketAction, BucketRequest, Delete, Get, Header, Lifetime, List,
+    Options, Put, Quorum, Refusal, Request, Value,
 };
 use rand::Rng;
 use rand::seq::IndexedRandom;
@@ -15,6 +15,12 @@ use crate::history::{Condition, Kind, Operation, Outcome};
 
 /// The bucket of every simulated key.
 pub(crate) const BUCKET: &str = "sim";
+/// How far clocks may be apart, in microseconds. An hour would let no value be dropped while a seed runs.
+pub(crate) const SKEW_US: u64 = 1_500_000;
+/// The longest time to live that ends while a seed runs, in milliseconds.
+pub(crate) const TTL_MS_MAX: u64 = 30_000;
+/// One that does not, even by a clock that is an hour off.
+const DAY_MS: u64 = 24 * 3_600_000;
 
 /// What a seed's clients do.
 #[derive(Clone, Debug)]
@@ -50,6 +56,8 @@ pub(crate) struct Workload {
     sloppiness: (f64, f64),
     /// Chance that an operation drops the bucket.
     drops: f64,
+    /// Chance that a put's value is to end.
+    pub(crate) ttls: f64,
 }
 
 impl Workload {
@@ -74,6 +82,7 @@ impl Workload {
             primaries: [0.0, 0.0, 0.5][rng.random_range(0..3)],
             sloppiness: [(0.0, 0.0), (1.0, 0.0), (0.5, 0.5)][rng.random_range(0..3)],
             drops: [0.0, 0.0, 0.01, 0.05][rng.random_range(0..4)],
+            ttls: [0.0, 0.1, 0.5][rng.random_range(0..3)],
         }
     }
 
@@ -161,6 +170,7 @@ impl Client {
         let (bucket, wire_key) = (BUCKET.to_owned(), key.clone());
         self.page = None;
         let mut key = key;
+        let mut ttl_ms = None;
         let (kind, seen, condition, request) = if rng.random_bool(workload.drops) {
             let request = Request::Bucket(BucketRequest {
                 bucket: BUCKET.to_owned(),
@@ -218,6 +228,13 @@ impl Client {
             };
             let (context, values) = seen.map(|seen| (seen.context, seen.values)).unzip();
             let (condition, asked) = self.condition(&key, workload, rng).unzip();
+            if rng.random_bool(workload.ttls) {
+                ttl_ms = Some(match rng.random_range(0..5) {
+                    0 => DAY_MS,
+                    1 | 2 => rng.random_range(1_000..5_000),
+                    _ => rng.random_range(1_000..=TTL_MS_MAX),
+                });
+            }
             let request = Request::Put(Put {
                 bucket,
                 key: wire_key,
@@ -228,6 +245,7 @@ impl Client {
                     return_body: rng.random_bool(workload.bodies),
                     ..options
                 },
+                lifetime: ttl_ms.map(Lifetime::Ms),
             });
             (Kind::Put, values, condition, request)
         };
@@ -255,6 +273,10 @@ impl Client {
             seen,
             condition,
             condition_failed: false,
+            ttl_us: ttl_ms.map(|ms| ms * 1_000),
+            ends: ttl_ms
+                .filter(|ms| *ms < DAY_MS)
+                .map(|ms| ((now + ms * 1_000).saturating_sub(SKEW_US), u64::MAX)),
             quorum,
             strict,
             start: now,
@@ -371,6 +393,9 @@ impl Client {
             _ if is_get => Outcome::Fail,
             _ => Outcome::Unknown,
         };
+        if let (Outcome::Ok, Some(ttl), Some((_, hidden))) = (op.outcome, op.ttl_us, &mut op.ends) {
+            *hidden = now + ttl + SKEW_US;
+        }
         Some(op)
     }
 

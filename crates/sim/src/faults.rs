@@ -30,6 +30,9 @@ pub(crate) struct Faults {
     pub(crate) accident_gap_us: u64,
 }
 
+/// The longest that an accident lasts, in microseconds.
+pub(crate) const PAUSE_US_MAX: u64 = 4_000_000;
+
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Accident {
     /// A node stops at once; what was not synced is lost, but for a prefix of it. It starts again later.
@@ -46,6 +49,8 @@ pub(crate) enum Accident {
     Reset,
     /// The disk of a node is nearly full for a while: it takes no values, and everything else goes on.
     FullDisk,
+    /// The clock of a node is an hour off for a while.
+    ClockJump,
 }
 
 impl Faults {
@@ -63,6 +68,17 @@ impl Faults {
             accidents: Vec::new(),
             accident_gap_us: u64::MAX,
         }
+    }
+
+    /// The longest that a message takes until it is heard, in milliseconds.
+    pub(crate) fn late_ms(&self) -> u64 {
+        let straggler = if self.straggler > 0.0 { 2_000 } else { 0 };
+        let pause = if self.accidents.contains(&Accident::Pause) {
+            PAUSE_US_MAX / 1_000
+        } else {
+            0
+        };
+        straggler.max(self.delay_us_max / 1_000 + 1) + pause
     }
 
     pub(crate) fn draw(profile: &Profile, rng: &mut ChaCha12Rng) -> Self {
@@ -84,6 +100,7 @@ impl Faults {
             Accident::OneWay,
             Accident::Reset,
             Accident::FullDisk,
+            Accident::ClockJump,
         ];
         Faults {
             loss: maybe(rng, 0.1),

@@ -64,6 +64,11 @@ pub struct Operation {
     pub condition: Option<Condition>,
     /// Whether it was refused because its condition did not hold.
     pub condition_failed: bool,
+    /// How long its value is to live, in microseconds, if it is to end.
+    pub ttl_us: Option<u64>,
+    /// From when on its value may be gone since its time was up, and from when on nobody may show it: in microseconds. `None`
+    /// if it does not end as long as the run goes on.
+    pub ends: Option<(u64, u64)>,
     /// How many replicas its client asked for: `w` of a put, `r` of a get; both of a write that reads first.
     pub quorum: (usize, usize),
     /// How many primaries are sure to have taken part in the write, and in the read, if it was acknowledged or answered.
@@ -138,6 +143,9 @@ impl Operation {
             Some(Condition::One(values)) => {
                 let _ = write!(line, ",\"if\":{values:?}");
             }
+        }
+        if let Some(ttl) = self.ttl_us {
+            let _ = write!(line, ",\"ttl\":{ttl}");
         }
         if self.condition_failed {
             line.push_str(",\"condition_failed\":true");

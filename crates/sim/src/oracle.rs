@@ -29,6 +29,9 @@
 //! - What any get has shown is never lost, whatever its put's outcome: it is live or superseded at rest, and what its
 //!   writer had seen stays removed. For its reader may have removed it, and must not find what it had replaced.
 //! - Nor does such a get show what an acknowledged put or delete had removed before the get began.
+//! - A put whose value is to end may be gone from its time on, less what clocks may be apart; it counts as superseded then,
+//!   by nobody. From its time on, and what clocks may be apart, nothing shows it. A write that read first need not have
+//!   removed it, as it may have found it dropped.
 //! - A listing is a get of every key at once that shows no values. One whose quorum overlaps lists a key if a put of it was
 //!   acknowledged before the listing began, unless a delete may have removed what the put led to; and it does not list
 //!   a key of which all that was ever put had been removed before. No listing shows a key that nobody put. At rest it
@@ -90,6 +93,9 @@ pub fn judge_listings(key: &str, n: usize, history: &[Operation]) -> Vec<String>
                 .values()
                 .filter(|put| put.start <= list.end && put.outcome != Outcome::Fail);
             let gone = |put: &Operation| {
+                if has_ended(put, list.start) {
+                    return true;
+                }
                 let mut removers = judge.removers(put);
                 removers.any(|op| op.acknowledged() && op.end < list.start && op.strict.0 + r > n)
             };
@@ -112,6 +118,11 @@ pub fn judge_listings(key: &str, n: usize, history: &[Operation]) -> Vec<String>
         }
     }
     found
+}
+
+/// Whether nothing may show a put's value any more at that time, since its own is up.
+fn has_ended(put: &Operation, at: u64) -> bool {
+    put.ends.is_some_and(|(_, hidden)| hidden < at)
 }
 
 struct Judge<'a> {
@@ -214,6 +225,12 @@ impl<'a> Judge<'a> {
                     self.key
                 ));
             }
+            if has_ended(put, u64::MAX) {
+                found.push(format!(
+                    "key {}: value {value} is there at rest, and its time is long up",
+                    self.key
+                ));
+            }
             for op in self.removers(put) {
                 found.push(format!(
                     "key {}: value {value} is there at rest, though operation {} removed it",
@@ -256,6 +273,7 @@ impl<'a> Judge<'a> {
             && put.acknowledged()
             && put.end < op.start
             && put.strict.0 + op.strict.1 > self.n
+            && put.ends.is_none_or(|(absent, _)| latest(op) < absent)
     }
 
     fn conditions_were_kept(&self, found: &mut Vec<String>) {
@@ -319,6 +337,12 @@ impl<'a> Judge<'a> {
                         self.key, get.id
                     ));
                 }
+                if known.is_some_and(|put| has_ended(put, get.start)) {
+                    found.push(format!(
+                        "key {}: get {} showed value {value}, whose time was up before it began",
+                        self.key, get.id
+                    ));
+                }
                 for op in known.into_iter().flat_map(|put| self.removers(put)) {
                     let overlaps = op.strict.0 + get.strict.1 > self.n;
                     if overlaps && op.acknowledged() && op.end < get.start {
@@ -360,6 +384,10 @@ impl<'a> Judge<'a> {
             }
             if !visited.insert(value) {
                 continue;
+            }
+            let ends = self.puts.get(&value).and_then(|put| put.ends);
+            if ends.is_some_and(|(absent, _)| absent <= until) {
+                return true;
             }
             for op in self.superseders.get(&value).into_iter().flatten() {
                 if op.start > until || Some(op.id) == but {
@@ -405,6 +433,8 @@ mod tests {
             seen: seen.map(<[u64]>::to_vec),
             condition: None,
             condition_failed: false,
+            ttl_us: None,
+            ends: None,
             quorum: (2, 2),
             strict: (2, 2),
             start: times.0,
@@ -449,6 +479,35 @@ mod tests {
         assert_eq!(found(&history, &[0]), Vec::<String>::new());
         assert!(found(&history, &[])[0].contains("put 0 was acknowledged and is lost"));
         assert!(found(&history, &[0, 1])[0].contains("beside"));
+    }
+
+    #[test]
+    fn a_value_may_be_gone_from_its_time_on_and_must_be_a_little_later() {
+        let ending = || Operation {
+            ends: Some((10, 20)),
+            ..op(0, Kind::Put, None, (0, 1))
+        };
+        let get = |values: &[u64], times| op(9, Kind::Get(values.to_vec()), None, times);
+        let rest = |history: &[Operation]| found(history, &[]);
+        assert_eq!(rest(&[ending()]), Vec::<String>::new());
+        assert!(found(&[ending()], &[0])[0].contains("long up"));
+        assert!(rest(&[ending(), get(&[], (8, 9))])[0].contains("acknowledged before"));
+        assert_eq!(rest(&[ending(), get(&[], (8, 10))]), Vec::<String>::new());
+        assert_eq!(rest(&[ending(), get(&[0], (20, 21))]), Vec::<String>::new());
+        assert!(rest(&[ending(), get(&[0], (21, 22))])[0].contains("up before it began"));
+        // What it replaced stays replaced.
+        let over = Operation {
+            seen: Some(vec![1]),
+            ..ending()
+        };
+        let first = || op(1, Kind::Put, None, (0, 0));
+        assert_eq!(rest(&[over.clone(), first()]), Vec::<String>::new());
+        assert!(!found(&[over, first()], &[1]).is_empty());
+        // A create finds it absent, and need not have removed it.
+        let create = || on(Condition::Absent, op(2, Kind::Put, None, (11, 12)));
+        assert_eq!(found(&[ending(), create()], &[2]), Vec::<String>::new());
+        let early = on(Condition::Absent, op(2, Kind::Put, None, (8, 9)));
+        assert!(found(&[ending(), early], &[2])[0].contains("is all there is"));
     }
 
     #[test]

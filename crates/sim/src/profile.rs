@@ -91,6 +91,10 @@ pub enum Mutant {
     IgnoreConditions,
     /// A listing asks one replica of each partition, whatever `r` says.
     ListOne,
+    /// Copies have later deadlines than what they are copies of (against rule R16).
+    ExtendTtl,
+    /// Copies have no deadline, so that what has expired is shown (against rule R16).
+    LoseTtl,
     /// A hint goes although its owner does not have it.
     SkipHintFlush,
     /// What a fallback keeps counts for `pw`.
@@ -99,7 +103,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every mutant.
-    pub const ALL: [Mutant; 13] = [
+    pub const ALL: [Mutant; 15] = [
         Mutant::DropContexts,
         Mutant::ReuseCounter,
         Mutant::AckBeforeSync,
@@ -111,6 +115,8 @@ impl Mutant {
         Mutant::ServeTheDropped,
         Mutant::IgnoreConditions,
         Mutant::ListOne,
+        Mutant::ExtendTtl,
+        Mutant::LoseTtl,
         Mutant::SkipHintFlush,
         Mutant::CountFallbackForPw,
     ];

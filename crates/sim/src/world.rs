@@ -1,6 +1,7 @@
 //! A cluster of production nodes, its network, its disks and its clients, all driven from one seed.
 
 mod accidents;
+mod clocks;
 mod mutants;
 mod rest;
 mod status;
@@ -25,7 +26,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
-use crate::clients::{BUCKET, Client, Workload};
+use crate::clients::{BUCKET, Client, SKEW_US, TTL_MS_MAX, Workload};
 use crate::faults::{Accident, Faults};
 use crate::history::{Kind, Operation};
 use crate::network::{Network, Noticed};
@@ -41,12 +42,20 @@ const CLIENT_SLACK_US: u64 = 500_000;
 const SETTLE_US: u64 = 6_000_000;
 /// How long it takes until every node has compared its table of buckets with every other.
 const COMPARE_ALL_US: u64 = 60_000_000;
+/// How often nodes are told what time it is.
+const PULSE_US: u64 = 1_000_000;
+/// How long it takes at the most until a node has dropped what it may.
+const SWEEP_US: u64 = 3_000_000;
 /// The secret of the cluster's contexts.
 const SECRET: [u8; 32] = [7; 32];
 /// What no seed reaches: a run that goes on for so long hangs.
 const STEPS_MAX: u64 = 5_000_000;
 
 /// What happens next.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "messages are most of what happens, and a box for each costs more"
+)]
 enum Happening {
     /// A message arrives.
     Deliver {
@@ -88,6 +97,10 @@ enum Happening {
     Roomy(usize, u64),
     /// Somebody asks a node how the cluster is.
     AskStatus,
+    /// Every node is told what time it is.
+    Pulse,
+    /// The clock of a node is put right.
+    SetClock(usize),
 }
 
 struct Slot {
@@ -103,6 +116,11 @@ struct Slot {
     /// Whether the disk has failed in this life of the node.
     poisoned: bool,
     woken_at: Option<u64>,
+    /// Whether its disk is nearly full.
+    full: bool,
+    /// How far its clock is off, in milliseconds: always, and since it jumped.
+    offset_ms: i64,
+    jump_ms: i64,
     /// For the mutant that starts every life from the same seed.
     seed: [u8; 32],
 }
@@ -130,7 +148,11 @@ pub(crate) struct World {
     healing: bool,
     pub(crate) history: Vec<Operation>,
     /// What each dot names, to see that no dot names two things.
-    dots: BTreeMap<Dot, (Bytes, Bytes)>,
+    dots: BTreeMap<Dot, (Bytes, Bytes, Option<u64>)>,
+    /// The deadline that was told of each value, the first time it was shown.
+    deadlines: BTreeMap<u64, Option<u64>>,
+    /// Whether some clock was further off than it may be. Then deadlines mean nothing while it was.
+    clocks_jumped: bool,
     pub(crate) violations: Vec<String>,
     pub(crate) events: BTreeMap<Event, u64>,
     pub(crate) accidents: BTreeMap<&'static str, u64>,
@@ -189,6 +211,8 @@ impl World {
             healing: false,
             history: Vec::new(),
             dots: BTreeMap::new(),
+            deadlines: BTreeMap::new(),
+            clocks_jumped: false,
             violations: Vec::new(),
             events: BTreeMap::new(),
             accidents: BTreeMap::new(),
@@ -201,6 +225,8 @@ impl World {
         for i in 0..nodes {
             let mut seed = [0; 32];
             world.rng.fill_bytes(&mut seed);
+            let most = (SKEW_US / 2_000) as i64;
+            let offset_ms = world.rng.random_range(-most..=most);
             world.slots.push(Slot {
                 node: None,
                 disk: MemoryDisk::new(),
@@ -210,12 +236,16 @@ impl World {
                 syncing: false,
                 poisoned: false,
                 woken_at: None,
+                full: false,
+                offset_ms,
+                jump_ms: 0,
                 seed,
             });
             world.start(i);
         }
         world.plan(LOOK_US, Happening::Look);
         world.plan(STATUS_US, Happening::AskStatus);
+        world.plan(PULSE_US, Happening::Pulse);
         for client in 0..world.clients.len() {
             let pause = 400_000 + world.workload.pause_us(&mut world.rng);
             world.plan(pause, Happening::Begin(client));
@@ -248,9 +278,13 @@ impl World {
             if self.slots[node].node.is_none() {
                 self.start(node);
             }
+            self.slots[node].jump_ms = 0;
             self.fill_disk(node, false);
         }
         self.run_for(SETTLE_US);
+        if self.workload.ttls > 0.0 {
+            self.run_for(TTL_MS_MAX * 1_000 + 2 * SKEW_US + SWEEP_US);
+        }
         if self.drops() > 0 {
             // A word of a drop may have been lost on a link that worked, and each node compares tables with one other at a
             // time.
@@ -383,6 +417,11 @@ impl World {
                 }
             }
             Happening::AskStatus => self.ask_status(),
+            Happening::Pulse => self.pulse_all(),
+            Happening::SetClock(node) => {
+                self.slots[node].jump_ms = 0;
+                self.pulse(node);
+            }
         }
     }
 
@@ -415,8 +454,10 @@ impl World {
         slot.syncing = false;
         slot.poisoned = false;
         slot.woken_at = None;
+        slot.full = false;
         self.network.forget(i);
         self.note(b"start", i, 0);
+        self.pulse(i);
     }
 
     fn config(&self, i: usize) -> Config {
@@ -427,6 +468,7 @@ impl World {
             // Small, so that what fits into one slice elsewhere takes several here, with other things in between.
             limits: Limits {
                 slice_units: 10,
+                ttl_skew_max: Duration::from_micros(SKEW_US),
                 hint_bytes_max: self.hint_bytes_max,
                 handoff_bytes_per_second: self.handoff_bytes_per_second,
                 ..Limits::default()
@@ -492,6 +534,8 @@ impl World {
         match output {
             Output::Send(to, message) => self.send(i, to.0 as usize, message),
             Output::Answer(Caller(caller), answer) => {
+                // It may have come from the coordinator of a request that was passed on.
+                self.check_deadlines(i, &answer, self.faults.late_ms());
                 if caller >= OWN_CALLERS {
                     self.check_status(i, caller, &answer);
                     self.own_answers.insert(caller, answer);
@@ -596,6 +640,9 @@ impl World {
 
     fn send(&mut self, from: usize, to: usize, message: Message) {
         self.check_dots(&message);
+        if let Message::Answer(_, answer) = &message {
+            self.check_deadlines(from, answer, 0);
+        }
         let Some(epoch) = self.alive(to) else {
             return;
         };
@@ -729,5 +776,6 @@ impl World {
             }
         }
         self.history.sort_by_key(|op| op.id);
+        self.check_lifetimes();
     }
 }

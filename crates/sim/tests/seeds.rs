@@ -78,6 +78,8 @@ fn a_campaign_holds() {
     for rare in [
         "ConditionHeld",
         "ConditionFailed",
+        "ExpiredDropped",
+        "ExpiredHidden",
         "Explained",
         "ListDisagreement",
         "ListReplicaLost",

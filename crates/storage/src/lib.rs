@@ -68,17 +68,20 @@ pub enum Family {
     Trees,
     /// Which records have evidence that is still to be collected: one small entry each.
     Evidence,
+    /// Which records have a value that ends, in the order of their deadlines: one small entry each.
+    Deadlines,
 }
 
 impl Family {
     /// Every family, in order.
-    pub const ALL: [Family; 6] = [
+    pub const ALL: [Family; 7] = [
         Family::Records,
         Family::Vnodes,
         Family::Meta,
         Family::Hints,
         Family::Trees,
         Family::Evidence,
+        Family::Deadlines,
     ];
 
     /// What the family is called on disk and in messages. Never changes.
@@ -90,6 +93,7 @@ impl Family {
             Family::Hints => "hints",
             Family::Trees => "trees",
             Family::Evidence => "evidence",
+            Family::Deadlines => "deadlines",
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use clap::{Args, Subcommand};
 use quorate_client::Error;
-use quorate_protocol::{BucketDescription, BucketDocument, PROPERTIES, PropertyChanges, Refusal};
+use quorate_protocol::{
+    BucketDescription, BucketDocument, PROPERTIES, PropertyChanges, Refusal, ttl_text,
+};
 
 use crate::failure::Failure;
 use crate::options::ClusterArgs;
@@ -115,7 +117,7 @@ struct PropertyArgs {
     #[arg(long)]
     sloppy: Option<String>,
 
-    /// Time to live (not there yet)
+    /// How long a value lives whose put does not say, from 1s to 10 years; none for no end
     #[arg(long)]
     ttl: Option<String>,
 
@@ -250,6 +252,7 @@ fn list(buckets: &[BucketDescription], form: Form) -> Result<(), Failure> {
         "PR",
         "PW",
         "DW",
+        "TTL",
         "MAX_SIBLINGS",
         "SLOPPY",
     ]);
@@ -267,6 +270,7 @@ fn list(buckets: &[BucketDescription], form: Form) -> Result<(), Failure> {
             bucket.pr.to_string(),
             bucket.pw.to_string(),
             bucket.dw.to_string(),
+            bucket.ttl_ms.map_or("none".to_owned(), ttl_text),
             bucket.max_siblings.to_string(),
             bucket.sloppy.to_string(),
         ]);

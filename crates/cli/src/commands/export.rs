@@ -15,7 +15,7 @@ use crate::cluster::Patience;
 use crate::commands::list::PAGE_KEYS;
 use crate::failure::Failure;
 use crate::lines::Writer;
-use crate::ndjson::Entry;
+use crate::ndjson::{Entry, Kept};
 use crate::options::{ClusterArgs, ReadArgs, TimeoutArgs};
 use crate::output::{self, Form, human_bytes};
 use crate::progress::Progress;
@@ -30,7 +30,7 @@ const BYTES_IN_FLIGHT_MAX: usize = 64 * 1024 * 1024;
 
 /// Write buckets as lines of JSON
 ///
-/// One line a key with "bucket", "key", "value" or "value_base64", "content_type" and "meta"; a key with siblings has "siblings" with all of
+/// One line a key with "bucket", "key", "value" or "value_base64", "content_type", "meta", and "expires" if the value ends; a key with siblings has "siblings" with all of
 /// them. `quorate import` reads them back exactly. Keys come in order; what is written meanwhile may or may not be among them. An export to a file that
 /// was interrupted goes on with --resume.
 #[derive(clap::Args)]
@@ -223,7 +223,7 @@ impl Export {
                         Ok(Some(entry)) => entry,
                         Err(error) => return Ended::Failed(format!("'{key}': {error}")),
                     };
-                    let size: usize = entry.values.iter().map(|v| v.data.len()).sum();
+                    let size: usize = entry.values.iter().map(|v| v.value.data.len()).sum();
                     largest = size.max(largest - largest / 64).max(1);
                     window = (BYTES_IN_FLIGHT_MAX / largest).clamp(2, IN_FLIGHT_MAX).min(window + 1);
                     if writer.write(entry.to_line()).await.is_err() {
@@ -285,7 +285,7 @@ async fn fetch(
         held.map(|held| Entry {
             bucket,
             key: key.clone(),
-            values: held.siblings.into_iter().map(|s| s.value).collect(),
+            values: held.siblings.into_iter().map(Kept::from).collect(),
         })
     });
     (key, entry)

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use quorate_client::{Account, Explained, Fetched, Sibling};
-use quorate_protocol::Options;
+use quorate_protocol::{Options, deadline_text};
 use serde::Serialize;
 
 use crate::explain;
@@ -65,6 +65,8 @@ struct ShownSibling<'a> {
     value: Option<&'a str>,
     value_base64: String,
     content_type: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<String>,
     /// As an object: a program looks a name up.
     meta: serde_json::Map<String, serde_json::Value>,
 }
@@ -167,6 +169,7 @@ impl<'a> ShownSibling<'a> {
             value: std::str::from_utf8(&value.data).ok(),
             value_base64: output::value_base64(&value.data),
             content_type: value.content_type.as_deref(),
+            expires: sibling.expires_ms.map(deadline_text),
             meta: value
                 .meta
                 .iter()

@@ -21,7 +21,7 @@ use crate::tree::{Root, Skip};
 /// Store what an export wrote, or every file of a directory
 ///
 /// Lines of JSON, from FILE or standard input, as `quorate export` writes them: each has "bucket", "key", and "value" or "value_base64" with
-/// "content_type" and "meta", or "siblings" with several such. Each key is read before it is written: one that holds just what its line
+/// "content_type", "meta" and "expires", or "siblings" with several such; what has expired is passed over and counted. Each key is read before it is written: one that holds just what its line
 /// says is left alone, any other comes to hold just that. So importing again takes an interrupted import up where it ended; --resume skips
 /// what is known to be stored. With --dir every file of a directory becomes a key of BUCKET: keys are paths relative to the directory, with '/' between
 /// their parts. Left out and reported are then symbolic links, names that are not UTF-8, and what is larger or longer than a value or key may be.

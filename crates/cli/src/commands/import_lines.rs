@@ -4,19 +4,19 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 use quorate_client::{Client, Error};
-use quorate_protocol::{Options, Refusal};
+use quorate_protocol::{Lifetime, Options, Refusal};
 use serde_json::json;
 
 use crate::checkpoint::Checkpoint;
 use crate::cluster::Patience;
 use crate::failure::Failure;
 use crate::lines::{self, Broken, Line};
-use crate::ndjson::{Entry, LINE_BYTES_MAX};
+use crate::ndjson::{Entry, Kept, LINE_BYTES_MAX};
 use crate::options::{ClusterArgs, TimeoutArgs};
 use crate::output::{self, Form, human_bytes};
 use crate::progress::Progress;
@@ -55,6 +55,8 @@ pub(crate) struct Lines {
 struct Counts {
     stored: u64,
     unchanged: u64,
+    /// All that the line had for it has expired.
+    expired: u64,
     bad: u64,
     bytes: u64,
 }
@@ -63,6 +65,7 @@ struct Counts {
 enum Outcome {
     Stored,
     Unchanged,
+    Expired,
     /// The line is at fault, and would be the next time.
     Bad(String),
     Failed(Error),
@@ -129,6 +132,7 @@ pub(crate) fn run(
     let Counts {
         stored,
         unchanged,
+        expired,
         bad,
         bytes,
     } = counts;
@@ -138,11 +142,12 @@ pub(crate) fn run(
             "bytes": bytes,
             "stored": stored,
             "unchanged": unchanged,
+            "expired": expired,
             "bad": bad,
             "seconds": seconds,
         })),
         Form::Table => output::line(&format!(
-            "{} keys, {} in {seconds:.1} s: {stored} stored, {unchanged} unchanged, {bad} left out",
+            "{} keys, {} in {seconds:.1} s: {stored} stored, {unchanged} unchanged, {expired} expired, {bad} left out",
             stored + unchanged,
             human_bytes(bytes),
         )),
@@ -254,6 +259,7 @@ async fn store_all(
                 match outcome {
                     Outcome::Stored => counts.stored += 1,
                     Outcome::Unchanged => counts.unchanged += 1,
+                    Outcome::Expired => counts.expired += 1,
                     Outcome::Bad(why) if lines.skip_bad => left_out(counts, number, &why),
                     Outcome::Bad(why) => return Err(format!("line {number}, key '{}': {why}", place.1)),
                     Outcome::Failed(error) => return Err(format!("line {number}, key '{}': {error}", place.1)),
@@ -282,16 +288,28 @@ fn left_out(counts: &mut Counts, number: u64, why: &str) {
     }
 }
 
-/// Stores one line with patience. It is read before each attempt, so that an attempt of unknown outcome may be repeated.
+/// The time by this machine's clock, in milliseconds since the Unix epoch.
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Stores one line with patience. What of it has expired is passed over. It is read before each attempt, so that an attempt of unknown outcome may be repeated.
 async fn store(
     client: Client,
     line: Line,
-    entry: Entry,
+    mut entry: Entry,
     options: Options,
     timeout: TimeoutArgs,
 ) -> Through {
     let mut patience = Patience::new();
     let outcome = loop {
+        let now = now_ms();
+        let has_expired = |kept: &Kept| kept.expires_ms.is_some_and(|end| end <= now);
+        entry.values.retain(|kept| !has_expired(kept));
+        if entry.values.is_empty() {
+            break Outcome::Expired;
+        }
         match store_once(&client, &entry, options, timeout).await {
             Ok(true) => break Outcome::Stored,
             Ok(false) => break Outcome::Unchanged,
@@ -302,6 +320,12 @@ async fn store(
                     | Refusal::TooManySiblings { .. }
                     | Refusal::SiblingsTooLarge { .. }),
                 ) => break Outcome::Bad(refusal.to_string()),
+                // By the cluster's clock it has expired, or its end is further off than it may be.
+                Some(refusal @ Refusal::Impossible(_))
+                    if entry.values.iter().any(|kept| kept.expires_ms.is_some()) =>
+                {
+                    break Outcome::Bad(refusal.to_string());
+                }
                 Some(refusal) if !refusal.is_passing() => break Outcome::Failed(error),
                 _ if patience.allows(&error).await => {}
                 _ => break Outcome::Failed(error),
@@ -333,16 +357,17 @@ async fn store_once(
     let held = client.get(bucket, key).timeout(timeout).await?;
     let is_held = held
         .as_ref()
-        .is_some_and(|held| entry.is_held(held.siblings.iter().map(|s| &s.value)));
+        .is_some_and(|held| entry.is_held(held.siblings.iter().cloned().map(Kept::from)));
     if is_held {
         return Ok(false);
     }
     let mut context = held.map(|held| held.context);
-    for value in values {
+    for Kept { value, expires_ms } in values {
         let mut put = client
             .put(bucket, key, value.data.clone())
             .options(options)
             .timeout(timeout)
+            .lifetime(expires_ms.map(Lifetime::Until))
             .context(context.take());
         if let Some(content_type) = &value.content_type {
             put = put.content_type(content_type);

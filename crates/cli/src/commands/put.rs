@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use quorate_client::Explained;
-use quorate_protocol::Options;
+use quorate_protocol::{Lifetime, Options, TtlError};
 use serde_json::json;
 
 use crate::explain;
@@ -45,6 +45,10 @@ pub(crate) struct Put {
     /// The value's media type
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
+
+    /// How long the value lives, from 1s to 10 years, or none for no end [default: the bucket's ttl]
+    #[arg(long, value_name = "DURATION", value_parser = lifetime)]
+    ttl: Option<Lifetime>,
 
     /// A name and a text to keep beside the value; may be repeated
     #[arg(long, value_name = "NAME=TEXT", value_parser = named_text)]
@@ -103,7 +107,8 @@ impl Put {
                 )
                 .condition(condition)
                 .timeout(self.timeout.timeout)
-                .context(self.context);
+                .context(self.context)
+                .lifetime(self.ttl);
             if let Some(content_type) = self.content_type {
                 put = put.content_type(content_type);
             }
@@ -141,6 +146,13 @@ fn standard_input() -> Result<Bytes, Failure> {
         .read_to_end(&mut value)
         .map_err(|error| Failure::io("read standard input", &error))?;
     Ok(value.into())
+}
+
+fn lifetime(argument: &str) -> Result<Lifetime, String> {
+    Lifetime::parse(argument).map_err(|why| match why {
+        TtlError::Malformed => format!("write {why}"),
+        TtlError::OutOfBounds => why.to_string(),
+    })
 }
 
 fn named_text(argument: &str) -> Result<(String, String), String> {

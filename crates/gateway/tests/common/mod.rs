@@ -108,6 +108,7 @@ fn show(bucket: &str, key: &str, values: &[(u64, Value)]) -> Answer {
             .map(|(dot, value)| Shown {
                 dot: format!("00000001:{dot}"),
                 value: value.clone(),
+                expires_ms: None,
             })
             .collect(),
         context: context_of(bucket, key, &dots),

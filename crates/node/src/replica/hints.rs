@@ -119,16 +119,23 @@ impl<S: Storage, W> Replica<S, W> {
     /// Mints a dot for a put that no primary can coordinate, with a vnode of this node's own, and keeps the change for each
     /// of `owners` (rule R9). With no owners nothing is kept here, and nothing is due.
     ///
+    /// As [`Replica::write`] does, a put also removes what of its key has expired among the hints.
+    ///
     /// # Errors
     /// As [`Replica::keep_hint`], where there is room for none of them.
     pub(crate) fn write_for(
         &mut self,
-        write: Write,
+        mut write: Write,
         owners: &[NodeId],
         all: &[NodeId],
         limit: u64,
     ) -> Result<(Option<Due>, Written), Refusal> {
         let mut record = self.hinted_record(write.vnode, write.bucket, &write.key, all)?;
+        if write.payload.is_some() {
+            for span in record.expired(self.moment.wall_ms) {
+                write.removed.insert_span(span);
+            }
+        }
         if let Some(payload) = &write.payload {
             room_for_one_more(&record, &write, payload)?;
         }
@@ -145,6 +152,7 @@ impl<S: Storage, W> Replica<S, W> {
             Sibling {
                 span: vnode.mint(&at, &mut self.rng),
                 payload,
+                expires: write.expires,
             }
         });
         let delta = Record::from_parts(put.into_iter().collect(), write.removed);
@@ -168,6 +176,7 @@ impl<S: Storage, W> Replica<S, W> {
         let written = Written {
             own: delta.context(),
             delta: delta.encode(),
+            removed: delta.evidence().clone(),
             record,
         };
         Ok((due, written))

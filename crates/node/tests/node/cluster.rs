@@ -746,6 +746,7 @@ pub(crate) fn put(key: &str, value: &str) -> Request {
         context: None,
         condition: None,
         options: Options::default(),
+        lifetime: None,
     })
 }
 
@@ -845,6 +846,7 @@ pub(crate) fn holding(live: &[(Dot, &str)], removed: &[Dot]) -> Record {
     let live = live.iter().map(|(dot, value)| quorate_causal::Sibling {
         span: quorate_causal::Span::lone(*dot),
         payload: payload(value),
+        expires: None,
     });
     let removed: DotSet = removed.iter().copied().collect();
     Record::from_parts(live.collect(), removed)

@@ -11,15 +11,15 @@ use quorate_protocol::{
 use crate::cluster::{Cluster, With, delete, get, put, r, refusal, w};
 
 /// A cluster, a key, and the key's primaries and fallbacks in the order of the preference list.
-struct Stage {
-    c: Cluster,
-    primaries: Vec<usize>,
-    fallbacks: Vec<usize>,
+pub(crate) struct Stage {
+    pub(crate) c: Cluster,
+    pub(crate) primaries: Vec<usize>,
+    pub(crate) fallbacks: Vec<usize>,
 }
 
-const KEY: &str = "k";
+pub(crate) const KEY: &str = "k";
 
-fn stage_with(regions: &[&str], limits: Limits) -> Stage {
+pub(crate) fn stage_with(regions: &[&str], limits: Limits) -> Stage {
     let c = Cluster::with(regions, BucketDefaults::default(), limits);
     let set = quorate_ring::ReplicaSet::new(3, None).expect("a sound replica set");
     let preference = c.layout.preference(c.vnode(KEY).partition, &set);
@@ -36,7 +36,7 @@ fn stage(nodes: usize) -> Stage {
 }
 
 /// Nobody reaches this node any more, nor it anybody; what is on its way to it is lost.
-fn cut_off(c: &mut Cluster, node: usize) {
+pub(crate) fn cut_off(c: &mut Cluster, node: usize) {
     c.wire.retain(|e| e.from != node && e.to != node);
     for other in (0..c.nodes.len()).filter(|n| *n != node) {
         c.down(other, node);
@@ -45,14 +45,14 @@ fn cut_off(c: &mut Cluster, node: usize) {
 }
 
 /// It is back, for all.
-fn back(c: &mut Cluster, node: usize) {
+pub(crate) fn back(c: &mut Cluster, node: usize) {
     for other in (0..c.nodes.len()).filter(|n| *n != node) {
         c.up(other, node);
         c.up(node, other);
     }
 }
 
-fn stored(c: &mut Cluster, at: usize, request: Request) -> bool {
+pub(crate) fn stored(c: &mut Cluster, at: usize, request: Request) -> bool {
     let caller = c.ask(at, request);
     c.settle();
     matches!(
@@ -62,7 +62,7 @@ fn stored(c: &mut Cluster, at: usize, request: Request) -> bool {
 }
 
 /// Lets some seconds go by.
-fn a_while(c: &mut Cluster) {
+pub(crate) fn a_while(c: &mut Cluster) {
     for _ in 0..60 {
         c.settle();
         c.pass(Duration::from_millis(100));
@@ -74,7 +74,7 @@ fn live(c: &Cluster, at: usize) -> usize {
     c.record(at, KEY).live().len()
 }
 
-fn all_hints(c: &Cluster) -> u64 {
+pub(crate) fn all_hints(c: &Cluster) -> u64 {
     (0..c.nodes.len()).map(|at| c.hints(at)).sum()
 }
 

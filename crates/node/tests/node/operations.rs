@@ -37,7 +37,7 @@ fn everybody_tells_how_it_is() {
         disk_bytes: 1000,
         disk_free_bytes: Some(5000),
         disk_reserve_bytes: 10,
-        clock_s: 1_800_000_000,
+        clock_ms: 1_800_000_000_000,
     };
     c.input(1, Input::Vitals(Box::new(vitals)));
     c.down(2, 0);

@@ -108,18 +108,29 @@ fn condition() -> BoxedStrategy<Condition> {
     .boxed()
 }
 
+fn lifetime() -> BoxedStrategy<Lifetime> {
+    prop_oneof![
+        Just(Lifetime::Unlimited),
+        any::<u64>().prop_map(Lifetime::Ms),
+        any::<u64>().prop_map(Lifetime::Until),
+    ]
+    .boxed()
+}
+
 fn entry() -> BoxedStrategy<BucketEntry> {
     let properties = (
         option::of(any::<u8>()),
         option::of(vec(text(), 0..3)),
         option::of(quorum()),
         option::of(any::<u32>()),
+        option::of(any::<u64>()),
     )
-        .prop_map(|(n, regions, r, max_siblings)| Properties {
+        .prop_map(|(n, regions, r, max_siblings, ttl_ms)| Properties {
             n,
             regions,
             r,
             max_siblings,
+            ttl_ms,
             ..Properties::default()
         });
     (text(), any::<u32>(), any::<u64>(), option::of(properties))
@@ -138,12 +149,14 @@ fn changes() -> BoxedStrategy<PropertyChanges> {
         option::of(quorum()),
         option::of(quorum()),
         option::of(any::<u32>()),
+        option::of(lifetime()),
     )
-        .prop_map(|(n, w, pw, max_siblings)| PropertyChanges {
+        .prop_map(|(n, w, pw, max_siblings, ttl)| PropertyChanges {
             n,
             w,
             pw,
             max_siblings,
+            ttl,
             ..PropertyChanges::default()
         })
         .boxed()
@@ -171,6 +184,7 @@ fn description() -> BoxedStrategy<BucketDescription> {
                 pw: r,
                 dw: w,
                 max_siblings,
+                ttl_ms: created.then_some(version),
                 sloppy: created,
             },
         )
@@ -239,17 +253,21 @@ fn request() -> BoxedStrategy<Request> {
         option::of(bytes()),
         option::of(condition()),
         options(),
+        option::of(lifetime()),
     )
-        .prop_map(|(bucket, key, value, context, condition, options)| {
-            Request::Put(Put {
-                bucket,
-                key,
-                value,
-                context,
-                condition,
-                options,
-            })
-        });
+        .prop_map(
+            |(bucket, key, value, context, condition, options, lifetime)| {
+                Request::Put(Put {
+                    bucket,
+                    key,
+                    value,
+                    context,
+                    condition,
+                    options,
+                    lifetime,
+                })
+            },
+        );
     let get = (text(), text(), options()).prop_map(|(bucket, key, options)| {
         Request::Get(Get {
             bucket,
@@ -333,7 +351,12 @@ fn refusal() -> BoxedStrategy<Refusal> {
 }
 
 fn answer() -> BoxedStrategy<Answer> {
-    let shown = (text(), value()).prop_map(|(dot, value)| Shown { dot, value });
+    let shown =
+        (text(), value(), option::of(any::<u64>())).prop_map(|(dot, value, expires_ms)| Shown {
+            dot,
+            value,
+            expires_ms,
+        });
     let unmet = any::<(u32, u32, bool, bool)>().prop_map(
         |(needed, answered, timed_out, may_have_written)| {
             Answer::Unmet(Unmet {
@@ -503,6 +526,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
         pw: Some(Quorum::Local),
         dw: Some(Quorum::Each),
         max_siblings: Some(8),
+        ttl: Some(Lifetime::Ms(3_600_000)),
         sloppy: Some(true),
     };
     let of_bucket = |action| {
@@ -524,6 +548,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
             pw: Some(Quorum::Local),
             dw: Some(Quorum::Each),
             max_siblings: Some(8),
+            ttl_ms: Some(3_600_000),
             sloppy: Some(true),
         }),
         name: text("cart"),
@@ -542,6 +567,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
         pw: Quorum::Local,
         dw: Quorum::Each,
         max_siblings: 64,
+        ttl_ms: Some(3_600_000),
         sloppy: true,
     };
     let node_status = NodeStatus {
@@ -599,6 +625,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
                 context: Some(context.clone()),
                 condition: Some(Condition::Dots(vec![text("0000002a:7")])),
                 options,
+                lifetime: Some(Lifetime::Ms(3_600_000)),
             }),
         ),
         (
@@ -629,6 +656,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
                 context: None,
                 condition: None,
                 options: Options::default(),
+                lifetime: None,
             }),
         ),
         (
@@ -650,6 +678,19 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
                 context: None,
                 condition: Some(Condition::Absent),
                 options: Options::default(),
+                lifetime: Some(Lifetime::Unlimited),
+            }),
+        ),
+        (
+            "put-until",
+            Request::Put(Put {
+                bucket: text("b"),
+                key: text("k"),
+                value: Value::new("v"),
+                context: None,
+                condition: None,
+                options: Options::default(),
+                lifetime: Some(Lifetime::Until(1_900_000_000_000)),
             }),
         ),
         (
@@ -739,6 +780,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
     let shown = Shown {
         dot: text("0000002a:7"),
         value,
+        expires_ms: Some(1_900_000_000_000),
     };
     let mut answers = vec![
         (
@@ -755,6 +797,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
                     Shown {
                         dot: text("0000002b:1"),
                         value: Value::new(Bytes::new()),
+                        expires_ms: None,
                     },
                 ],
                 context: context.clone(),

@@ -246,6 +246,7 @@ fn of_variable(variable: &str) -> Result<Option<&'static Key>, ConfigError> {
     }
     let of_others = ["CONFIG", "ENDPOINT", "LOG"].contains(&name)
         || name.starts_with("SIM_")
+        || name.starts_with("FAULTS_")
         || name.starts_with("UPDATE_");
     // Kubernetes sets these for every service whose name begins with quorate.
     let of_service = name == "PORT"

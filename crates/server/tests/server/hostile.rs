@@ -100,6 +100,7 @@ fn answers_go_to_whoever_asked_and_to_nobody_when_they_left() {
                 context: None,
                 condition: None,
                 options: Options::default(),
+                lifetime: None,
             });
             connection
                 .send(Message::Request(RequestId(1), Header::default(), put).encode())

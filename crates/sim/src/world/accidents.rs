@@ -1,6 +1,7 @@
 //! What breaks, and when.
 
 use super::*;
+use crate::faults::PAUSE_US_MAX;
 
 impl World {
     pub(super) fn plan_accident(&mut self) {
@@ -18,7 +19,7 @@ impl World {
         let nodes = self.slots.len();
         let victim = self.rng.random_range(0..nodes);
         let other = (victim + self.rng.random_range(1..nodes)) % nodes;
-        let while_us = self.rng.random_range(10_000..4_000_000);
+        let while_us = self.rng.random_range(10_000..PAUSE_US_MAX);
         let power = !self.faults.os_durability;
         let name = match accident {
             Accident::Crash => {
@@ -63,6 +64,18 @@ impl World {
                 }
                 "full disk"
             }
+            Accident::ClockJump => {
+                let hour = 3_600_000;
+                self.slots[victim].jump_ms = if self.rng.random_bool(0.5) {
+                    hour
+                } else {
+                    -hour
+                };
+                self.clocks_jumped = true;
+                self.pulse(victim);
+                self.plan(while_us, Happening::SetClock(victim));
+                "clock jump"
+            }
             Accident::Reset => {
                 if self.alive(victim).is_some()
                     && !self.slots[victim].paused
@@ -79,11 +92,7 @@ impl World {
     /// A node learns that its disk is nearly full, or that it has room again.
     pub(super) fn fill_disk(&mut self, i: usize, full: bool) {
         self.note(b"disk full", i, u64::from(full));
-        let vitals = Vitals {
-            disk_free_bytes: Some(u64::from(!full)),
-            disk_reserve_bytes: 1,
-            ..Vitals::default()
-        };
-        self.input(i, Input::Vitals(Box::new(vitals)));
+        self.slots[i].full = full;
+        self.pulse(i);
     }
 }

@@ -69,6 +69,18 @@ impl World {
                     merge.record = bare.encode();
                 }
             }
+            Some(mutant @ (Mutant::ExtendTtl | Mutant::LoseTtl)) => {
+                if let Ok(record) = Record::decode(&merge.record) {
+                    let mut live = record.live().to_vec();
+                    for sibling in &mut live {
+                        sibling.expires = sibling
+                            .expires
+                            .map(|deadline| deadline + 60_000)
+                            .filter(|_| mutant == Mutant::ExtendTtl);
+                    }
+                    merge.record = Record::from_parts(live, record.evidence().clone()).encode();
+                }
+            }
             // A hint on its way to its owner comes from a node that is no replica, and has all the time in the world.
             Some(Mutant::SkipHintFlush)
                 if merge.durable

@@ -178,6 +178,13 @@ impl World {
                 }
             };
             let dots: Vec<Dot> = record.live().iter().map(|s| s.span.dot).collect();
+            let dead_ms = self.clock_ms(seat) - (SKEW_US + SWEEP_US) / 1_000;
+            for span in record.expired(dead_ms) {
+                self.violations.push(format!(
+                    "key {key}: at rest node {seat} keeps {} that is dead",
+                    span.dot
+                ));
+            }
             let clock = node.clock_of(BUCKET, key).unwrap_or_default();
             for dot in dots.iter().filter(|d| !clock.contains(**d)) {
                 self.violations.push(format!(

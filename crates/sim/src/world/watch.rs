@@ -16,7 +16,7 @@ impl World {
             return;
         };
         for sibling in record.live() {
-            let named = (merge.key.clone(), sibling.payload.clone());
+            let named = (merge.key.clone(), sibling.payload.clone(), sibling.expires);
             let known = self
                 .dots
                 .entry(sibling.span.dot)
@@ -126,6 +126,11 @@ impl World {
         if self.faults.os_durability {
             return;
         }
+        // Nor is one that has ended by now.
+        let may_have_ended = |(absent, _)| absent <= self.now || self.clocks_jumped;
+        if op.ends.is_some_and(may_have_ended) {
+            return;
+        }
         let (key, w, pw) = (op.key.clone(), op.quorum.0, op.strict.0);
         let mut seen = op.seen.clone().unwrap_or_default();
         // What a write that read first must have found is removed, or was already.
@@ -144,13 +149,13 @@ impl World {
         if self.drops() > 0 {
             seen.clear();
         }
-        let mut removed: Vec<Dot> = Vec::new();
-        for (dot, (at, payload)) in &self.dots {
+        let mut removed: Vec<(Dot, bool)> = Vec::new();
+        for (dot, (at, payload, expires)) in &self.dots {
             let value = decode_value(payload).ok().map(|v| v.data);
             let value = value.and_then(|v| std::str::from_utf8(&v).ok()?.parse::<u64>().ok());
             let was_seen = value.is_some_and(|value| seen.contains(&value));
             if was_seen && at == key.as_bytes() {
-                removed.push(*dot);
+                removed.push((*dot, expires.is_some_and(|e| self.may_have_ended(e))));
             }
         }
         let holds = |record: &Record| {
@@ -158,7 +163,9 @@ impl World {
                 let live = record.live().iter().any(|s| s.span.dot == dot);
                 live || record.evidence().contains(dot)
             });
-            written && removed.iter().all(|dot| record.evidence().contains(*dot))
+            // What had ended need not have been found, nor be removed: nobody shows it, wherever it still is.
+            let gone = |(dot, ended): &(Dot, bool)| *ended || record.evidence().contains(*dot);
+            written && removed.iter().all(gone)
         };
         let seats = self.seats_of(&key);
         let generation = self.generation();
