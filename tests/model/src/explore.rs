@@ -174,7 +174,10 @@ impl Bounds {
         let minted = world.minted();
         let shown = |c: &Dots| match self.contexts {
             Contexts::Any => c & !minted == 0,
-            Contexts::Fresh => world.replicas.iter().any(|r| r.intact() && r.record.live == *c),
+            Contexts::Fresh => world
+                .replicas
+                .iter()
+                .any(|r| r.intact() && r.record.live == *c),
         };
         (1..1 << MAX_WRITES).filter(shown).collect()
     }
@@ -184,7 +187,7 @@ impl Bounds {
     /// # Errors
     /// The breach.
     pub fn judge(&self, world: &World) -> Result<(), Breach> {
-        judge(world, world.spent & Fault::RecordLoss.bit() != 0, self.rules)
+        judge(world, self.rules)
     }
 
     /// Takes a step.
@@ -237,6 +240,9 @@ impl Bounds {
             }
         }
         world.tidy();
+        if self.faults.iter().filter(|f| f.takes_away()).count() < 2 || self.faults_max < 2 {
+            world.tidy_told();
+        }
     }
 
     fn conversations(&self, world: &World, steps: &mut Vec<Step>) {
@@ -273,7 +279,12 @@ impl Bounds {
                 steps.push(Step::Forget { at });
             }
         }
-        steps.extend(world.to_ask(self.rules).into_iter().map(|at| Step::Ask { at }));
+        steps.extend(
+            world
+                .to_ask(self.rules)
+                .into_iter()
+                .map(|at| Step::Ask { at }),
+        );
     }
 
     fn faults(&self, world: &World, steps: &mut Vec<Step>) {
@@ -317,13 +328,25 @@ impl Model for Bounds {
             let may_put = world.minted().count_ones() < self.puts;
             for at in 0..REPLICAS {
                 if may_put {
-                    steps.push(Step::Write { at, put: true, context: 0 });
+                    steps.push(Step::Write {
+                        at,
+                        put: true,
+                        context: 0,
+                    });
                 }
                 for &context in &contexts {
                     if may_put {
-                        steps.push(Step::Write { at, put: true, context });
+                        steps.push(Step::Write {
+                            at,
+                            put: true,
+                            context,
+                        });
                     }
-                    steps.push(Step::Write { at, put: false, context });
+                    steps.push(Step::Write {
+                        at,
+                        put: false,
+                        context,
+                    });
                 }
             }
         }
@@ -348,17 +371,24 @@ impl Model for Bounds {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![Property::always("judged", |bounds: &Bounds, world: &World| {
-            bounds.judge(world).is_ok()
-        })]
+        vec![Property::always(
+            "judged",
+            |bounds: &Bounds, world: &World| bounds.judge(world).is_ok(),
+        )]
     }
 }
 
 /// One for all worlds that differ only in which replica is called what: the least of those whose replicas ascend.
 #[must_use]
 pub fn representative(world: &World) -> World {
-    const NAMINGS: [[usize; 3]; 6] =
-        [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+    const NAMINGS: [[usize; 3]; 6] = [
+        [0, 1, 2],
+        [0, 2, 1],
+        [1, 0, 2],
+        [1, 2, 0],
+        [2, 0, 1],
+        [2, 1, 0],
+    ];
     // What a replica is apart from how it calls the others.
     let key = |r: &Replica| {
         let met = r.amnesia.map(u8::count_ones);
@@ -368,7 +398,10 @@ pub fn representative(world: &World) -> World {
     let ascends = |to: &[usize; 3]| {
         (0..REPLICAS).all(|x| (0..REPLICAS).all(|y| to[x] > to[y] || keys[x] <= keys[y]))
     };
-    let named = NAMINGS.iter().filter(|to| ascends(to)).map(|to| renamed(world, *to));
+    let named = NAMINGS
+        .iter()
+        .filter(|to| ascends(to))
+        .map(|to| renamed(world, *to));
     named.min().unwrap_or_else(|| world.clone())
 }
 
@@ -379,10 +412,16 @@ fn renamed(world: &World, to: [usize; 3]) -> World {
         let members = (0..REPLICAS).filter(|r| set & 1 << r != 0);
         members.fold(0, |all, r| all | 1 << to[r])
     };
-    let replica = |r: &Replica| Replica { amnesia: r.amnesia.map(peers), ..*r };
+    let replica = |r: &Replica| Replica {
+        amnesia: r.amnesia.map(peers),
+        ..*r
+    };
     let mut next = world.clone();
     for (r, old) in world.replicas.iter().enumerate() {
         next.replicas[to[r]] = replica(old);
+    }
+    for (r, minted) in world.minters.iter().enumerate() {
+        next.minters[to[r]] = *minted;
     }
     for write in &mut next.writes {
         write.pending = peers(write.pending);
@@ -408,7 +447,11 @@ fn renamed(world: &World, to: [usize; 3]) -> World {
         for (r, vote) in hearing.told.iter().enumerate() {
             told[to[r]] = *vote;
         }
-        Hearing { judge: name(hearing.judge), told, ..hearing }
+        Hearing {
+            judge: name(hearing.judge),
+            told,
+            ..hearing
+        }
     });
     next
 }

@@ -31,6 +31,8 @@ pub struct Replica {
     /// For the judge of the model alone, no replica knows this of itself: dots of whose removal this replica took note and has
     /// not lost the trace.
     pub told: Dots,
+    /// The counter it mints from: dots that it minted. Only followed where they may be minted twice.
+    pub minted: Dots,
 }
 
 /// What a replica testifies about a dot that is live at one and missing at another (R3).
@@ -101,7 +103,11 @@ impl Replica {
     /// Ends a complete exchange with `peer`, which had seen `seen`.
     pub fn adopt(&mut self, seen: Dots, peer: usize, rules: Rules) {
         self.adopted = (self.adopted | seen) & !self.own;
-        let needed = if rules.has(Defect::OneExchangeRefills) { 1 } else { 2 };
+        let needed = if rules.has(Defect::OneExchangeRefills) {
+            1
+        } else {
+            2
+        };
         if let Some(met) = &mut self.amnesia {
             *met |= 1 << peer;
             if met.count_ones() >= needed {
@@ -113,7 +119,11 @@ impl Replica {
     /// What it says about one dot.
     #[must_use]
     pub fn testify(&self, dot: Dots, rules: Rules) -> Vote {
-        let voting = if rules.has(Defect::AdoptedVotes) { self.seen() } else { self.own };
+        let voting = if rules.has(Defect::AdoptedVotes) {
+            self.seen()
+        } else {
+            self.own
+        };
         let covers = voting & dot != 0 || rules.has(Defect::NeverSeenVotes);
         if self.record.evidence & dot != 0 {
             Vote::Removed
@@ -129,11 +139,14 @@ impl Replica {
         }
     }
 
-    /// Which of these removals are done here, or `None` if it does not confirm at all.
+    /// Which of these removals are done here.
     #[must_use]
-    pub fn confirms(&self, dots: Dots, rules: Rules) -> Option<Dots> {
-        let may = self.intact() || rules.has(Defect::AmnesiacConfirms);
-        may.then_some(dots & self.seen() & !self.record.live)
+    pub fn confirms(&self, dots: Dots, rules: Rules) -> Dots {
+        let live = match rules.has(Defect::ConfirmsUnapplied) {
+            true => 0,
+            false => self.record.live,
+        };
+        dots & self.seen() & !live
     }
 
     /// Its record vanishes and nothing tells it. Removals that had been collected are remembered by the clock alone,

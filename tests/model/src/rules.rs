@@ -48,11 +48,21 @@ pub enum Defect {
     PullVoidByStoredAlone,
     /// An exchange adopts the other's clock as it is at the end.
     AdoptsAtEnd,
+    /// A removal is told without what stands in the place of what it removes.
+    RemovalComesAlone,
+    /// Of a write whose value is kept out, the removals are taken.
+    WritesTakenInPart,
+    /// A replica that was set back names its next write as it named one that it has lost.
+    MintsAgain,
+    /// A replica confirms what it has seen, and does not look whether it is live.
+    ConfirmsUnapplied,
+    /// Whoever was not heard is taken not to lack the dot.
+    UnheardHolds,
 }
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Defect; 22] = [
+    pub const ALL: [Defect; 27] = [
         Defect::NoFilter,
         Defect::CollectAtMajority,
         Defect::ConfirmBeforeSync,
@@ -75,11 +85,16 @@ impl Defect {
         Defect::PullNotVoid,
         Defect::PullVoidByStoredAlone,
         Defect::AdoptsAtEnd,
+        Defect::RemovalComesAlone,
+        Defect::WritesTakenInPart,
+        Defect::MintsAgain,
+        Defect::ConfirmsUnapplied,
+        Defect::UnheardHolds,
     ];
 }
 
 /// A set of defects.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rules(u32);
 
 impl Rules {

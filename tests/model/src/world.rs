@@ -28,20 +28,36 @@ pub enum Fault {
 
 impl Fault {
     /// All faults.
-    pub const ALL: [Fault; 5] =
-        [Fault::Crash, Fault::Rollback, Fault::LateHint, Fault::RecordLoss, Fault::Replacement];
+    pub const ALL: [Fault; 5] = [
+        Fault::Crash,
+        Fault::Rollback,
+        Fault::LateHint,
+        Fault::RecordLoss,
+        Fault::Replacement,
+    ];
 
     /// Its bit.
     #[must_use]
     pub fn bit(self) -> u8 {
         1 << self as u8
     }
+
+    /// Whether it takes away what was acknowledged.
+    #[must_use]
+    pub fn takes_away(self) -> bool {
+        matches!(
+            self,
+            Fault::Rollback | Fault::RecordLoss | Fault::Replacement
+        )
+    }
 }
 
-/// The faults that take away what was acknowledged.
-fn destructive(spent: u8) -> u32 {
-    let all = [Fault::Rollback, Fault::RecordLoss, Fault::Replacement];
-    (spent & all.iter().fold(0, |set, f| set | f.bit())).count_ones()
+/// How many of the faults were such as take away what was acknowledged.
+fn destructive(spent: u8) -> usize {
+    Fault::ALL
+        .iter()
+        .filter(|f| f.takes_away() && spent & f.bit() != 0)
+        .count()
 }
 
 /// A put or delete that a client has asked for.
@@ -104,6 +120,8 @@ pub struct Hearing {
     pub dot: Dots,
     /// What was said, by replica.
     pub told: [Option<Vote>; REPLICAS],
+    /// The records that came with it.
+    pub records: Account,
     /// The judge heard of a removal since it began (R13).
     pub disturbed: bool,
 }
@@ -135,6 +153,10 @@ pub struct World {
     pub begun: Option<Begun>,
     /// A hearing under way.
     pub hearing: Option<Hearing>,
+    /// Which dots each replica has minted, if they may be minted twice.
+    pub minters: [Dots; REPLICAS],
+    /// A dot that was minted twice, and the number of the write that did.
+    pub minted_twice: Option<(Dots, u8)>,
 }
 
 /// How a hearing ends.
@@ -153,7 +175,11 @@ pub enum Verdict {
 pub fn verdict(votes: &[Option<Vote>; REPLICAS], rules: Rules) -> Verdict {
     let count = |vote: Option<Vote>| votes.iter().filter(|v| **v == vote).count();
     let (lacks, unheard) = (count(Some(Vote::Lacks)), count(None));
-    let needed = if rules.has(Defect::OneVoteRemoves) { 1 } else { MAJORITY };
+    let needed = if rules.has(Defect::OneVoteRemoves) {
+        1
+    } else {
+        MAJORITY
+    };
     if count(Some(Vote::Removed)) > 0 {
         Verdict::Remove
     } else if rules.has(Defect::AlwaysReinstated) {
@@ -161,7 +187,9 @@ pub fn verdict(votes: &[Option<Vote>; REPLICAS], rules: Rules) -> Verdict {
     } else if count(Some(Vote::Live)) > 0 {
         match () {
             () if lacks >= needed => Verdict::Remove,
-            () if lacks + unheard >= needed => Verdict::Undecided,
+            () if lacks + unheard >= needed && !rules.has(Defect::UnheardHolds) => {
+                Verdict::Undecided
+            }
             () => Verdict::Keep,
         }
     } else if unheard > 0 {
@@ -177,14 +205,29 @@ pub fn verdict(votes: &[Option<Vote>; REPLICAS], rules: Rules) -> Verdict {
 
 /// The single dots of a set.
 pub fn each(dots: Dots) -> impl Iterator<Item = Dots> {
-    (0..MAX_WRITES).map(|i| 1 << i).filter(move |d| dots & d != 0)
+    (0..MAX_WRITES)
+        .map(|i| 1 << i)
+        .filter(move |d| dots & d != 0)
 }
 
 impl World {
-    /// The dots in the context of any write so far.
+    /// What need not be shown where `shown` is: that itself, and whatever was superseded by a delete, or by a put that need not be
+    /// shown either. A write that was not acknowledged may count or not, but not in part.
     #[must_use]
-    pub fn superseded(&self) -> Dots {
-        self.writes.iter().fold(0, |all, w| all | w.change.evidence)
+    pub fn accounted(&self, shown: Dots) -> Dots {
+        let mut all = shown;
+        for _ in 0..=MAX_WRITES {
+            for (number, write) in self.writes.iter().enumerate() {
+                if write.change.live == 0 || write.change.live & all != 0 {
+                    // A name that was given again says nothing of what it named before.
+                    let renewed = self
+                        .minted_twice
+                        .filter(|(_, by)| usize::from(*by) >= number);
+                    all |= write.change.evidence & !renewed.map_or(0, |(dot, _)| dot);
+                }
+            }
+        }
+        all
     }
 
     /// The dots minted so far.
@@ -196,11 +239,43 @@ impl World {
     /// A client's write at `at`, whose messages are out before anything is synced.
     pub fn write(&mut self, at: usize, put: bool, context: Dots, rules: Rules) {
         let number = usize::from(self.issued);
-        let change = Account { live: if put { 1 << number } else { 0 }, evidence: context };
+        let live = if put { self.mint(at, rules) } else { 0 };
+        let change = Account {
+            live,
+            evidence: context,
+        };
         let pending = 0b111 & !(1 << at);
-        self.writes[number] = Write { change, pending, coordinator: at as u8, open: true };
+        self.writes[number] = Write {
+            change,
+            pending,
+            coordinator: at as u8,
+            open: true,
+        };
         self.issued += 1;
         self.merge(at, change, rules);
+    }
+
+    /// The name of the next write: its number, unless names are given twice.
+    fn mint(&mut self, at: usize, rules: Rules) -> Dots {
+        let mut dot = 1 << self.issued;
+        if !rules.has(Defect::MintsAgain) {
+            return dot;
+        }
+        let forgotten = self.minters[at] & !self.replicas[at].minted;
+        if let Some(again) = each(forgotten).next() {
+            dot = again;
+            self.minted_twice = Some((dot, self.issued));
+            // What was acknowledged under that name was another value.
+            for owed in [&mut self.owed.live, &mut self.owed.strict_live] {
+                *owed &= !dot;
+            }
+            for owed in [&mut self.owed.gone, &mut self.owed.strict_gone] {
+                *owed &= !dot;
+            }
+        }
+        self.minters[at] |= dot;
+        self.replicas[at].minted |= dot;
+        dot
     }
 
     /// All merges go through here, so that a hearing is void once its judge heard of a removal.
@@ -218,22 +293,58 @@ impl World {
         }
     }
 
+    /// A replica is told of removals by another; returns whether none was news.
+    ///
+    /// News are taken with the whole record of the other. Else there would be nothing here in the place of what is removed, and
+    /// whoever reads here would be shown neither.
+    fn remove(&mut self, at: usize, by: usize, dots: Dots, rules: Rules) -> bool {
+        let replica = &self.replicas[at];
+        let are_news = dots & (replica.record.live | !replica.own) != 0;
+        if !are_news || rules.has(Defect::RemovalComesAlone) {
+            // Also where there is nothing to take it makes a hearing void.
+            self.merge(
+                at,
+                Account {
+                    live: 0,
+                    evidence: dots,
+                },
+                rules,
+            );
+            return true;
+        }
+        let record = self.replicas[by].record;
+        self.merge(at, record, rules);
+        false
+    }
+
     /// What this replica has done is synced.
     fn sync(&mut self, at: usize) {
         self.synced = self.synced.filter(|(r, _)| usize::from(*r) != at);
     }
 
-    /// What a replica takes of a write. One that is being refilled by an exchange keeps out already what the other side had
-    /// seen: it comes with the exchange, or not at all.
-    fn let_in(&self, at: usize, change: Account, rules: Rules) -> Account {
-        let refill = self.begun.filter(|b| usize::from(b.by) == at && !self.replicas[at].intact());
-        match refill {
-            Some(begun) if !rules.has(Defect::WritesPassRefill) => {
-                let keeps = begun.seen & !self.replicas[at].record.live;
-                Account { live: change.live & !keeps, ..change }
-            }
-            _ => change,
+    /// A write, or a hint of one, comes to a replica. It is taken wholly or not at all; returns whether it was.
+    ///
+    /// A value that was seen before and never was here is not: nobody could count on its being here. Nor is what the
+    /// other side of a refill has seen: it comes with the exchange, or not at all.
+    fn take(&mut self, at: usize, change: Account, rules: Rules) -> bool {
+        let replica = &self.replicas[at];
+        let refill = self
+            .begun
+            .filter(|b| usize::from(b.by) == at && !replica.intact());
+        let mut kept_out = replica.unexplained(change.live) & !replica.own;
+        if let Some(begun) = refill
+            && !rules.has(Defect::WritesPassRefill)
+        {
+            kept_out |= change.live & begun.seen & !replica.record.live;
         }
+        if kept_out == 0 || rules.has(Defect::KeptOutIsAcknowledged) {
+            self.merge(at, change, rules);
+            return true;
+        }
+        if rules.has(Defect::WritesTakenInPart) {
+            self.merge(at, Account { live: 0, ..change }, rules);
+        }
+        false
     }
 
     /// A write's message reaches a replica, which syncs and acknowledges. The first acknowledgement and the coordinator's
@@ -241,10 +352,7 @@ impl World {
     pub fn deliver(&mut self, number: usize, at: usize, rules: Rules) {
         let write = self.writes[number];
         self.writes[number].pending &= !(1 << at);
-        let change = self.let_in(at, write.change, rules);
-        let kept_out = change != write.change || self.replicas[at].unexplained(change.live) != 0;
-        self.merge(at, change, rules);
-        if !write.open || kept_out && !rules.has(Defect::KeptOutIsAcknowledged) {
+        if !self.take(at, write.change, rules) || !write.open {
             return;
         }
         let coordinator = usize::from(write.coordinator);
@@ -264,8 +372,7 @@ impl World {
     /// A copy of a write's message that was held aside comes at last.
     pub fn hint(&mut self, number: usize, at: usize, rules: Rules) {
         self.spent |= Fault::LateHint.bit();
-        let change = self.let_in(at, self.writes[number].change, rules);
-        self.merge(at, change, rules);
+        self.take(at, self.writes[number].change, rules);
     }
 
     /// A replica begins an exchange with another.
@@ -273,30 +380,42 @@ impl World {
     pub fn begin(&self, by: usize, with: usize) -> Begun {
         let (mine, theirs) = (&self.replicas[by], &self.replicas[with]);
         let record = (mine.record.live != theirs.record.live).then_some(mine.record);
-        Begun { by: by as u8, with: with as u8, record, seen: theirs.seen() }
+        Begun {
+            by: by as u8,
+            with: with as u8,
+            record,
+            seen: theirs.seen(),
+        }
     }
 
     /// The exchange ends: the other takes the record that was sent, the first takes the other's, and adopts what that had
     /// seen at the beginning.
     pub fn finish(&mut self, begun: Begun, rules: Rules) {
         let (by, with) = (usize::from(begun.by), usize::from(begun.with));
-        let mut doubtful = false;
         let at_end = self.replicas[with].seen();
-        if let Some(sent) = begun.record {
+        // What an amnesiac holds and the other keeps out may be of before the loss: it is to be judged first.
+        let mut doubtful = false;
+        let evidence = self.replicas[with].record.evidence;
+        let mut differs = begun.record;
+        if differs.is_none() && !rules.has(Defect::EvidenceStaysBehind) {
+            let mine = self.replicas[by].record;
+            differs = Some(mine).filter(|_| !self.remove(by, with, evidence, rules));
+        }
+        if let Some(sent) = differs {
             self.merge(with, sent, rules);
             let theirs = self.replicas[with].record;
             self.merge(by, theirs, rules);
-            // What an amnesiac holds and the other keeps out may be of before the loss: it is to be judged first.
             doubtful = sent.live & !theirs.live & !theirs.evidence != 0;
-        } else if !rules.has(Defect::EvidenceStaysBehind) {
-            let evidence = self.replicas[with].record.evidence;
-            self.merge(by, Account { live: 0, evidence }, rules);
         }
         let amnesiac = !self.replicas[by].intact();
         if amnesiac && doubtful && !rules.has(Defect::DoubtIsComplete) {
             return;
         }
-        let seen = if rules.has(Defect::AdoptsAtEnd) { at_end } else { begun.seen };
+        let seen = if rules.has(Defect::AdoptsAtEnd) {
+            at_end
+        } else {
+            begun.seen
+        };
         self.replicas[by].adopt(seen, with, rules);
     }
 
@@ -311,19 +430,31 @@ impl World {
     /// A hearing begins.
     pub fn hear(&mut self, judge: usize, dot: Dots) {
         let told = [None; REPLICAS];
-        self.hearing = Some(Hearing { judge: judge as u8, dot, told, disturbed: false });
+        let records = Account::default();
+        self.hearing = Some(Hearing {
+            judge: judge as u8,
+            dot,
+            told,
+            records,
+            disturbed: false,
+        });
     }
 
     /// A replica testifies.
     pub fn testify(&mut self, at: usize, rules: Rules) {
         if let Some(hearing) = &mut self.hearing {
-            hearing.told[at] = Some(self.replicas[at].testify(hearing.dot, rules));
+            let replica = &self.replicas[at];
+            hearing.told[at] = Some(replica.testify(hearing.dot, rules));
+            hearing.records.live |= replica.record.live;
+            hearing.records.evidence |= replica.record.evidence;
         }
     }
 
     /// The hearing is decided by what was said so far.
     pub fn conclude(&mut self, rules: Rules) {
-        let Some(hearing) = self.hearing.take() else { return };
+        let Some(hearing) = self.hearing.take() else {
+            return;
+        };
         let holds = |vote: &Option<Vote>| matches!(vote, Some(Vote::Live | Vote::LiveUnsure));
         match verdict(&hearing.told, rules) {
             Verdict::Remove => {
@@ -331,8 +462,18 @@ impl World {
                     self.given_up |= hearing.dot;
                     self.excuse();
                 }
-                for at in (0..REPLICAS).filter(|r| holds(&hearing.told[*r])) {
-                    self.merge(at, Account { live: 0, evidence: hearing.dot }, rules);
+                let told = match rules.has(Defect::RemovalComesAlone) {
+                    true => Account::default(),
+                    false => hearing.records,
+                };
+                let evidence = told.evidence | hearing.dot;
+                let removal = Account {
+                    live: told.live & !evidence,
+                    evidence,
+                };
+                let judge = usize::from(hearing.judge);
+                for at in (0..REPLICAS).filter(|r| *r == judge || holds(&hearing.told[*r])) {
+                    self.merge(at, removal, rules);
                 }
             }
             // It takes a value that was told.
@@ -351,7 +492,11 @@ impl World {
         if dots == 0 {
             return;
         }
-        self.round = Some(Round { collector: collector as u8, dots, confirmed: 0 });
+        self.round = Some(Round {
+            collector: collector as u8,
+            dots,
+            confirmed: 0,
+        });
         if rules.has(Defect::CollectorConfirmsFirst) {
             self.ask(collector, rules);
         }
@@ -360,27 +505,38 @@ impl World {
     /// Whom the round may ask now: the collector itself comes last.
     #[must_use]
     pub fn to_ask(&self, rules: Rules) -> Vec<usize> {
-        let Some(round) = self.round else { return Vec::new() };
+        let Some(round) = self.round else {
+            return Vec::new();
+        };
         let collector = usize::from(round.collector);
         let open = |r: &usize| round.confirmed & 1 << r == 0;
         if rules.has(Defect::CollectAtMajority) {
             return (0..REPLICAS).filter(open).collect();
         }
-        let others: Vec<usize> = (0..REPLICAS).filter(|r| *r != collector).filter(open).collect();
+        let others: Vec<usize> = (0..REPLICAS)
+            .filter(|r| *r != collector)
+            .filter(open)
+            .collect();
         match others.is_empty() {
             true => Some(collector).filter(open).into_iter().collect(),
             false => others,
         }
     }
 
-    /// The round asks a replica, which joins the removals, syncs, and says which are done.
+    /// The round asks a replica, which syncs and says which removals are done. One for which some are news confirms nothing:
+    /// it is sent the collector's record.
     pub fn ask(&mut self, at: usize, rules: Rules) {
-        let Some(mut round) = self.round else { return };
-        self.merge(at, Account { live: 0, evidence: round.dots }, rules);
-        let Some(confirmed) = self.replicas[at].confirms(round.dots, rules) else {
-            self.round = None;
+        let Some(mut round) = self.round.take() else {
             return;
         };
+        let collector = usize::from(round.collector);
+        if !self.replicas[at].intact() && !rules.has(Defect::AmnesiacConfirms) {
+            return;
+        }
+        if !rules.has(Defect::ConfirmsUnapplied) && !self.remove(at, collector, round.dots, rules) {
+            return;
+        }
+        let confirmed = self.replicas[at].confirms(round.dots, rules);
         if !rules.has(Defect::ConfirmBeforeSync) {
             self.sync(at);
         }
@@ -482,6 +638,22 @@ impl World {
         }
         if self.spent & Fault::Crash.bit() != 0 {
             self.synced = None;
+        }
+        if self.spent & Fault::RecordLoss.bit() != 0 {
+            // Strict reads are not judged any more.
+            (self.owed.strict_live, self.owed.strict_gone) = (0, 0);
+        }
+    }
+
+    /// The same for what matters after two faults alone.
+    pub fn tidy_told(&mut self) {
+        let others = [&mut self.copy, &mut self.synced].into_iter().flatten();
+        for replica in self
+            .replicas
+            .iter_mut()
+            .chain(others.map(|(_, replica)| replica))
+        {
+            replica.told = 0;
         }
     }
 }
