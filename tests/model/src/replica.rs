@@ -69,13 +69,18 @@ impl Replica {
         dots & self.seen() & !self.record.live & !self.record.evidence
     }
 
-    /// The one merge path.
-    pub fn merge(&mut self, incoming: Account, rules: Rules) {
-        let ignores = match rules.has(Defect::AdoptedRemovalIgnored) {
+    /// The dots of which evidence is not stored unless they are live here: it was, and may have been forgotten since (R14).
+    #[must_use]
+    pub fn ignores(&self, rules: Rules) -> Dots {
+        match rules.has(Defect::AdoptedRemovalIgnored) {
             true => self.seen(),
             false => self.own,
-        };
-        let stored = incoming.evidence & (self.record.live | !ignores);
+        }
+    }
+
+    /// The one merge path.
+    pub fn merge(&mut self, incoming: Account, rules: Rules) {
+        let stored = incoming.evidence & (self.record.live | !self.ignores(rules));
         self.record.live &= !incoming.evidence;
         self.record.evidence |= stored;
         let kept_out = match rules.has(Defect::NoFilter) {

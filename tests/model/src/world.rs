@@ -299,7 +299,7 @@ impl World {
     /// whoever reads here would be shown neither.
     fn remove(&mut self, at: usize, by: usize, dots: Dots, rules: Rules) -> bool {
         let replica = &self.replicas[at];
-        let are_news = dots & (replica.record.live | !replica.own) != 0;
+        let are_news = dots & (replica.record.live | !replica.ignores(rules)) != 0;
         if !are_news || rules.has(Defect::RemovalComesAlone) {
             // Also where there is nothing to take it makes a hearing void.
             self.merge(
