@@ -58,11 +58,13 @@ pub enum Defect {
     ConfirmsUnapplied,
     /// Whoever was not heard is taken not to lack the dot.
     UnheardHolds,
+    /// What nobody who was heard holds is removed too.
+    NobodyHoldsRemoves,
 }
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Defect; 27] = [
+    pub const ALL: [Defect; 28] = [
         Defect::NoFilter,
         Defect::CollectAtMajority,
         Defect::ConfirmBeforeSync,
@@ -90,6 +92,7 @@ impl Defect {
         Defect::MintsAgain,
         Defect::ConfirmsUnapplied,
         Defect::UnheardHolds,
+        Defect::NobodyHoldsRemoves,
     ];
 }
 

@@ -194,6 +194,9 @@ pub fn verdict(votes: &[Option<Vote>; REPLICAS], rules: Rules) -> Verdict {
         }
     } else if unheard > 0 {
         Verdict::Undecided
+    } else if count(Some(Vote::LiveUnsure)) == 0 && !rules.has(Defect::NobodyHoldsRemoves) {
+        // There is nothing to remove, and the write may still be on its way.
+        Verdict::Undecided
     } else if lacks > 0 {
         Verdict::Remove
     } else if count(Some(Vote::LiveUnsure)) > 0 {
@@ -584,6 +587,7 @@ impl World {
             self.replicas[at] = replica;
         }
         self.restarted(at, rules);
+        self.excuse();
     }
 
     /// The replica is opened with an older state, or with none.
