@@ -614,17 +614,20 @@ impl World {
         self.excuse();
     }
 
-    /// One fault takes nothing away that was acknowledged. Where there were more, what no intact replica holds any more is
+    /// One fault takes nothing away that was acknowledged. Where there were more, what no intact replica has on disk any more is
     /// owed no longer.
     fn excuse(&mut self) {
         if destructive(self.spent) < 2 {
             return;
         }
-        let intact = self.replicas.iter().filter(|r| r.intact());
         let (mut held, mut told) = (0, 0);
-        for r in intact {
-            held |= r.record.live;
-            told |= r.told;
+        for (at, replica) in self.replicas.iter().enumerate().filter(|(_, r)| r.intact()) {
+            let on_disk = match &self.synced {
+                Some((of, synced)) if usize::from(*of) == at => synced,
+                _ => replica,
+            };
+            held |= replica.record.live & on_disk.record.live;
+            told |= replica.told & on_disk.told;
         }
         self.owed.live &= held & !self.given_up;
         self.owed.strict_live &= held & !self.given_up;
