@@ -164,6 +164,20 @@ pub enum Step {
 const PAIRS: [(usize, usize); 6] = [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)];
 
 impl Bounds {
+    /// Two writes, any one fault, what clients have read is up to date, and conversations happen at once.
+    #[must_use]
+    pub fn small() -> Self {
+        Bounds {
+            writes: 2,
+            puts: 2,
+            faults: Fault::ALL.to_vec(),
+            faults_max: 1,
+            contexts: Contexts::Fresh,
+            apart: Apart::default(),
+            rules: Rules::default(),
+        }
+    }
+
     /// May this fault still happen?
     fn may(&self, world: &World, fault: Fault) -> bool {
         let is_left = world.spent.count_ones() < self.faults_max;

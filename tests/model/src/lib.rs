@@ -6,6 +6,7 @@
 //! - [`explore`]: which steps may be taken, for the model checker, and what makes two worlds the same.
 //! - [`judge`]: what must hold of every world that is reached.
 //! - [`rules`]: the rules that can be taken out. Each such mutant has to be caught.
+//! - [`run`]: the model checker, and what it found.
 //!
 //! It is a model, not the code: it knows nothing of batches, trees, runs of dots or layouts. What it takes for given stands in
 //! `docs/decisions/0011-model-of-deletes.md`.
@@ -14,4 +15,5 @@ pub mod explore;
 pub mod judge;
 pub mod replica;
 pub mod rules;
+pub mod run;
 pub mod world;

@@ -42,6 +42,18 @@ impl Fault {
         1 << self as u8
     }
 
+    /// What it is called.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Fault::Crash => "crash",
+            Fault::Rollback => "rollback",
+            Fault::LateHint => "hint",
+            Fault::RecordLoss => "loss",
+            Fault::Replacement => "replacement",
+        }
+    }
+
     /// Whether it takes away what was acknowledged.
     #[must_use]
     pub fn takes_away(self) -> bool {
