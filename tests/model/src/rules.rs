@@ -60,11 +60,13 @@ pub enum Defect {
     UnheardHolds,
     /// What nobody who was heard holds is removed too.
     NobodyHoldsRemoves,
+    /// A round goes on though a replica that has confirmed was set back since.
+    ConfirmationOutlivesLoss,
 }
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Defect; 28] = [
+    pub const ALL: [Defect; 29] = [
         Defect::NoFilter,
         Defect::CollectAtMajority,
         Defect::ConfirmBeforeSync,
@@ -93,6 +95,7 @@ impl Defect {
         Defect::ConfirmsUnapplied,
         Defect::UnheardHolds,
         Defect::NobodyHoldsRemoves,
+        Defect::ConfirmationOutlivesLoss,
     ];
 }
 

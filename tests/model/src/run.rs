@@ -19,7 +19,7 @@ pub struct Explored {
     pub took: Duration,
     /// Whether every state within the bounds was visited; not so if a breach was found or the time was up.
     pub is_complete: bool,
-    /// What was broken, and a shortest way there.
+    /// What was broken, and a way there.
     pub found: Option<Counterexample>,
 }
 
@@ -34,17 +34,32 @@ pub struct Counterexample {
     pub end: World,
 }
 
-/// Explores everything within the bounds, breadth first, on so many threads, until something is broken or the time is up.
+/// In which order states are visited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Those first that take the fewest steps: counter-examples are short.
+    Breadth,
+    /// Each way to its end: takes a tenth of the memory.
+    Depth,
+}
+
+/// Explores everything within the bounds on so many threads, until something is broken or the time is up.
 #[must_use]
-pub fn explore(bounds: &Bounds, threads: usize, limit: Duration) -> Explored {
+pub fn explore(bounds: &Bounds, order: Order, threads: usize, limit: Duration) -> Explored {
     let started = Instant::now();
-    let checker = bounds
-        .clone()
-        .checker()
-        .threads(threads)
-        .timeout(limit)
-        .spawn_bfs()
-        .join();
+    let builder = bounds.clone().checker().threads(threads).timeout(limit);
+    match order {
+        Order::Breadth => told(bounds, builder.spawn_bfs().join(), started, limit),
+        Order::Depth => told(bounds, builder.spawn_dfs().join(), started, limit),
+    }
+}
+
+fn told(
+    bounds: &Bounds,
+    checker: impl Checker<Bounds>,
+    started: Instant,
+    limit: Duration,
+) -> Explored {
     let took = started.elapsed();
     let found = checker.discovery("judged").map(|path| {
         let end = path.last_state().clone();

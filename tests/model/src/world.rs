@@ -608,6 +608,9 @@ impl World {
         self.restarted(at, rules);
         self.sync(at);
         self.replicas[at] = to;
+        if !rules.has(Defect::ConfirmationOutlivesLoss) {
+            self.round = self.round.filter(|r| r.confirmed & 1 << at == 0);
+        }
         if !rules.has(Defect::NoAmnesia) {
             self.replicas[at].amnesia = Some(0);
         }
@@ -626,8 +629,8 @@ impl World {
         self.excuse();
     }
 
-    /// One fault takes nothing away that was acknowledged. Where there were more, what no intact replica has on disk any more is
-    /// owed no longer.
+    /// One fault takes nothing away that was acknowledged. Where there were more, what no intact replica has on disk any more
+    /// is owed no longer; and as both that acknowledged may be those that lost it, strict reads owe nothing.
     fn excuse(&mut self) {
         if destructive(self.spent) < 2 {
             return;
@@ -642,9 +645,8 @@ impl World {
             told |= replica.told & on_disk.told;
         }
         self.owed.live &= held & !self.given_up;
-        self.owed.strict_live &= held & !self.given_up;
         self.owed.gone &= told;
-        self.owed.strict_gone &= told;
+        (self.owed.strict_live, self.owed.strict_gone) = (0, 0);
     }
 
     /// Leaves out what no longer makes a difference, so that equal worlds are equal states.
@@ -658,7 +660,7 @@ impl World {
         if self.spent & Fault::Crash.bit() != 0 {
             self.synced = None;
         }
-        if self.spent & Fault::RecordLoss.bit() != 0 {
+        if self.spent & Fault::RecordLoss.bit() != 0 || destructive(self.spent) >= 2 {
             // Strict reads are not judged any more.
             (self.owed.strict_live, self.owed.strict_gone) = (0, 0);
         }
