@@ -66,8 +66,18 @@ pub enum Event {
     Disagreement,
     /// A stale replica was sent what it lacked.
     ReadRepair,
+    /// A stale replica was not sent what it lacked, as too much was on its way already.
+    RepairDropped,
     /// A read asked all replicas because those asked first were slow.
     ReadWidened,
+    /// A read or a forwarder asked one more replica, as one that it had asked was overdue.
+    HedgeSent,
+    /// That one answered before the other.
+    HedgeWon,
+    /// A read was not hedged, as hedges had used up their budget.
+    HedgeRefused,
+    /// A replica that no read had asked for a while was asked for its own sake.
+    Probed,
     /// A read or a forwarder went on with a node that was lost and came back.
     AskedAfterReturn,
     /// A key's replicas told a listing different things, and it was read.

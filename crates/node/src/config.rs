@@ -79,9 +79,24 @@ pub struct Limits {
     pub timeout: Duration,
     /// The most time a request may ask for.
     pub timeout_max: Duration,
-    /// How long a read waits for the replicas it asked before it asks the others too. Well above a healthy answer on a
-    /// LAN, well below the second after which the transport gives a silent peer up.
+    /// How long a read waits for the replicas it asked before it asks the others too; longer only where answers of these are
+    /// known to take longer. Well above a healthy answer on a LAN, well below the second after which the transport gives a silent peer up.
     pub read_patience: Duration,
+    /// The least and the most time that a replica is given before a read asks one more in its place; between them it is the tail of its own
+    /// answers. Timers go by the millisecond, and healthy nodes are held up for a few now and then: with less, hedges would go to waste.
+    /// Half the time after which the transport gives a peer up is the most for which hedging makes sense.
+    pub hedge_delay_min: Duration,
+    /// See `hedge_delay_min`.
+    pub hedge_delay_max: Duration,
+    /// How many hedges a hundred reads may have, so that a cluster that is slow since it has too much to do is not given more; 0 for none.
+    pub hedge_percent: u32,
+    /// How many hedges may go out beyond that at once, if there were none for a while: as many as are under way to one node when it
+    /// stops, at some thousand reads a second.
+    pub hedge_burst: u32,
+    /// How many repairs may be on their way to one replica. What exceeds it is dropped, and found again by later reads.
+    pub repairs_max: usize,
+    /// How many bytes of repairs this node sends in a second, to all replicas together.
+    pub repair_bytes_per_second: u64,
     /// The same for a listing, whose replicas have more to do. A peer that is gone is given up by the transport before.
     pub list_patience: Duration,
     /// How long a read that has lost its replicas waits for one of them to come back. A node that was stopped for a while
@@ -115,6 +130,12 @@ impl Default for Limits {
             timeout: TIMEOUT_DEFAULT,
             timeout_max: TIMEOUT_MAX,
             read_patience: Duration::from_millis(100),
+            hedge_delay_min: Duration::from_millis(5),
+            hedge_delay_max: Duration::from_millis(400),
+            hedge_percent: 10,
+            hedge_burst: 32,
+            repairs_max: 64,
+            repair_bytes_per_second: 10 * 1024 * 1024,
             list_patience: Duration::from_secs(1),
             return_patience: Duration::from_millis(700),
             slice_units: 512,

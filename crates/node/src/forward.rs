@@ -3,6 +3,8 @@
 use quorate_protocol::{Answer, Header, Request, Unmet};
 use quorate_ring::NodeId;
 
+use crate::node::Timer;
+use crate::ranking::Errand;
 use crate::time::Time;
 
 /// One request at another node.
@@ -13,6 +15,14 @@ pub(crate) struct ForwardConversation {
     /// Who may coordinate it and was not asked yet, the best first.
     candidates: Vec<NodeId>,
     at: Option<NodeId>,
+    /// A read's second coordinator, asked besides since the first was overdue.
+    hedge: Option<NodeId>,
+    /// Whether it was hedged, or may not be any more.
+    hedged: bool,
+    /// When it was sent to `at`.
+    pub(crate) sent_at: Time,
+    /// The timer that it has set, for its hedge.
+    pub(crate) timer: Option<(Time, Timer)>,
     /// Those whose connections ended. One of them may come back, and then a read is sent to it.
     gone: Vec<NodeId>,
     /// Until when a read waits for one of them, once nobody else is left.
@@ -28,6 +38,8 @@ pub(crate) enum Step {
     Answer(Answer),
     /// Wait for one that was lost to come back.
     Wait,
+    /// Nothing: another has it still.
+    Nothing,
 }
 
 impl ForwardConversation {
@@ -38,6 +50,10 @@ impl ForwardConversation {
             request,
             candidates,
             at: None,
+            hedge: None,
+            hedged: false,
+            sent_at: Time::default(),
+            timer: None,
             gone: Vec::new(),
             gives_up_at: None,
         }
@@ -54,19 +70,67 @@ impl ForwardConversation {
         self.at
     }
 
-    /// The coordinator has answered. What it refused without doing anything is tried elsewhere.
-    pub(crate) fn answered(&mut self, answer: Answer) -> Step {
-        if answer.is_passing() && !self.candidates.is_empty() {
-            Step::Again
-        } else {
-            Step::Answer(answer)
+    /// Whether this node has it.
+    pub(crate) fn is_at(&self, node: NodeId) -> bool {
+        self.at == Some(node) || self.hedge == Some(node)
+    }
+
+    /// What its coordinators are asked for.
+    pub(crate) fn errand(&self) -> Errand {
+        match self.request.is_write() {
+            true => Errand::PassedWrite,
+            false => Errand::PassedRead,
         }
     }
 
-    /// The coordinator was lost. A read is tried elsewhere, or at that one if it comes back; a write may have happened.
-    pub(crate) fn lost(&mut self) -> Step {
-        self.gone.extend(self.at.take());
-        if self.request.is_write() {
+    /// Who else could coordinate it, if it may be hedged: a read that is in one place.
+    pub(crate) fn others(&self) -> &[NodeId] {
+        match self.hedged || self.request.is_write() || self.at.is_none() {
+            true => &[],
+            false => &self.candidates,
+        }
+    }
+
+    /// Lets this node coordinate it too; with none, it is not hedged any more.
+    pub(crate) fn hedge(&mut self, node: Option<NodeId>) {
+        self.hedged = true;
+        self.hedge = node;
+        self.candidates.retain(|candidate| Some(*candidate) != node);
+    }
+
+    /// Whether an answer of this node comes before that of the one that was asked first.
+    pub(crate) fn is_won_by(&self, node: NodeId) -> bool {
+        self.hedge == Some(node) && self.at.is_some()
+    }
+
+    /// This node does not have it any more. Says whether another has.
+    fn leave(&mut self, node: NodeId) -> bool {
+        self.hedge.take_if(|hedge| *hedge == node);
+        if self.at == Some(node) {
+            self.at = self.hedge.take();
+        }
+        self.at.is_some()
+    }
+
+    /// A coordinator has answered. What it refused without doing anything is tried elsewhere.
+    pub(crate) fn answered(&mut self, node: NodeId, answer: Answer) -> Step {
+        if !answer.is_passing() {
+            return Step::Answer(answer);
+        }
+        match (self.leave(node), self.candidates.is_empty()) {
+            (true, _) => Step::Nothing,
+            (false, false) => Step::Again,
+            (false, true) => Step::Answer(answer),
+        }
+    }
+
+    /// A coordinator was lost. A read is tried elsewhere, or at that one if it comes back; a write may have happened.
+    pub(crate) fn lost(&mut self, node: NodeId) -> Step {
+        self.gone.push(node);
+        let is_elsewhere = self.leave(node);
+        if is_elsewhere {
+            Step::Nothing
+        } else if self.request.is_write() {
             Step::Answer(self.unmet(false))
         } else if self.candidates.is_empty() {
             Step::Wait

@@ -7,7 +7,8 @@
 //!
 //! One conversation a file: `write`, `read`, `forward`, `status` hold what a request under way has heard; `replica` is the
 //! other side of them; `tally` says when enough have answered. `condition` is what a write does that reads first, `explain`
-//! the account of a request that asked for one, `expiry` how values end that have a deadline. `node` holds the state, `requests`, `steps` and `messages`
+//! the account of a request that asked for one, `expiry` how values end that have a deadline; `ranking` and `hedging` say whom to
+//! ask first, and when one more, `repairs` how much reads may mend. `node` holds the state, `requests`, `steps` and `messages`
 //! what it does for its clients, with its conversations, and about what others say.
 
 mod accept;
@@ -21,6 +22,7 @@ mod expiry;
 mod explain;
 mod forward;
 mod handoff;
+mod hedging;
 mod jobs;
 mod keys;
 mod list;
@@ -28,8 +30,10 @@ mod listing;
 mod messages;
 mod node;
 mod placement;
+mod ranking;
 mod read;
 mod reclaim;
+mod repairs;
 mod replica;
 mod requests;
 mod returning;

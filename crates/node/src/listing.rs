@@ -13,6 +13,7 @@ use crate::api::{Event, Output};
 use crate::jobs::{Job, refused};
 use crate::list::{AskScan, Asked, ListConversation, ScanConversation};
 use crate::node::{Accepted, Conversation, Kind, Local, Node, Timer, Waiter, tell};
+use crate::ranking::Errand;
 use crate::read::{Purpose, ReadTerms};
 use crate::scan::{self, ScanJob};
 use crate::tally::Verdict;
@@ -46,7 +47,7 @@ impl<S: Storage> Node<S> {
                 self.in_reach(&needed)?;
             }
             let mut candidates = vec![self.config.me];
-            candidates.extend(self.by_latency(seats));
+            candidates.extend(self.ranked(seats, Errand::Read));
             parts.push((partition, needed, candidates));
         }
         let asked = Asked {

@@ -11,6 +11,7 @@ use crate::accept;
 use crate::api::{Event, Output};
 use crate::forward::Step;
 use crate::node::{Conversation, Kind, Local, Node, ReplyTo, Waiter, remaining_ms, tell};
+use crate::ranking::Errand;
 use crate::replica::{Due, Write, Written};
 use crate::telling::words_of;
 use crate::time::Time;
@@ -276,7 +277,9 @@ impl<S: Storage> Node<S> {
         let seats = policy.placement.primaries(merge.vnode.partition);
         let mut out_of_reach = Vec::new();
         for seat in seats.iter().filter(|s| s.node != self.config.me) {
-            if self.peers.get(&seat.node).is_some_and(|p| p.up) {
+            let peer = self.peers.get_mut(&seat.node);
+            if let Some(peer) = peer.filter(|peer| peer.up) {
+                peer.standing.asked(now, id, Errand::Write);
                 let header = Header {
                     layout_version: self.layout_version,
                     deadline_ms: remaining_ms(now, deadline),
@@ -322,23 +325,16 @@ impl<S: Storage> Node<S> {
         if self.on_handed_over(now, from, id, &reply, out) {
             return;
         }
-        self.note_reply(id, from, words_of(&reply), out);
-        let Some(conversation) = self.conversations.get_mut(&id) else {
-            return; // Answered already, or nobody waits for it: a repair.
-        };
-        if let Some(peer) = self.peers.get_mut(&from) {
-            // Of a record asked for after its digest this is the time of both; that errs on the side of whoever agrees.
-            let asked_at = match &conversation.kind {
-                Kind::Read(read) => read.asked_at(from),
-                Kind::Write(_) | Kind::Forward(_) | Kind::Status(_) => Some(conversation.began),
-                Kind::Change(_) => None,
-                // It takes as long as there is to read, which says nothing about how quick a node is.
-                Kind::List(_) | Kind::Scan(_) => None,
-            };
-            if let Some(at) = asked_at {
-                peer.answered_after(now.since(at));
-            }
+        if self.repairs.answered(id, from) {
+            return;
         }
+        self.note_reply(id, from, words_of(&reply), out);
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.standing.replied(now, id, &reply);
+        }
+        let Some(conversation) = self.conversations.get_mut(&id) else {
+            return; // Answered already, or nobody waits for it: a probe.
+        };
         if let Some(log) = &mut conversation.log {
             log.replied(now, from, &reply);
         }
@@ -398,6 +394,13 @@ impl<S: Storage> Node<S> {
         given: Answer,
         out: &mut Vec<Output>,
     ) {
+        if let Some(peer) = self.peers.get_mut(&from) {
+            let refusal = match &given {
+                Answer::Refused(refusal) => Some(refusal),
+                _ => None,
+            };
+            peer.standing.answered(now, id, refusal);
+        }
         let Some(Conversation {
             kind: Kind::Forward(forward),
             ..
@@ -405,8 +408,12 @@ impl<S: Storage> Node<S> {
         else {
             return;
         };
-        if forward.at() == Some(from) {
-            let step = forward.answered(given);
+        if forward.is_at(from) {
+            let won = forward.is_won_by(from);
+            let step = forward.answered(from, given);
+            if won && matches!(step, Step::Answer(_)) {
+                out.push(Output::Event(Event::HedgeWon));
+            }
             self.note_reply(id, from, "answer", out);
             self.step_forward(now, id, step, out);
         }
@@ -421,6 +428,7 @@ impl<S: Storage> Node<S> {
     ) {
         match step {
             Step::Answer(answer) => self.finish(id, answer, out),
+            Step::Nothing => {}
             Step::Again => {
                 out.push(Output::Event(Event::ForwardedAgain));
                 self.pass_on(now, id, out);
@@ -442,11 +450,15 @@ impl<S: Storage> Node<S> {
     /// A node is out of reach: nobody waits for it any longer.
     pub(crate) fn on_down(&mut self, now: Time, node: NodeId, out: &mut Vec<Output>) {
         match self.peers.get_mut(&node) {
-            Some(peer) if peer.up => peer.up = false,
+            Some(peer) if peer.up => {
+                peer.up = false;
+                peer.standing.reconnected();
+            }
             _ => return,
         }
         self.forget_jobs_of(node);
         self.handoff.forget(node);
+        self.repairs.forget(node);
         let ids: Vec<RequestId> = self.conversations.keys().copied().collect();
         for id in ids {
             let Some(conversation) = self.conversations.get_mut(&id) else {
@@ -485,8 +497,8 @@ impl<S: Storage> Node<S> {
                     self.step_status(id, out);
                 }
                 Kind::Forward(forward) => {
-                    if forward.at() == Some(node) {
-                        let step = forward.lost();
+                    if forward.is_at(node) {
+                        let step = forward.lost(node);
                         self.step_forward(now, id, step, out);
                     }
                 }

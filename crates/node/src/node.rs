@@ -26,10 +26,13 @@ use crate::expiry::Wall;
 use crate::explain::Log;
 use crate::forward::ForwardConversation;
 use crate::handoff::Handoff;
+use crate::hedging::Hedging;
 use crate::jobs::Jobs;
 use crate::keys;
 use crate::list::{ListConversation, ScanConversation};
+use crate::ranking::{Distance, Standing};
 use crate::read::ReadConversation;
+use crate::repairs::Repairs;
 use crate::replica::{Replica, Write, Written};
 use crate::status::StatusConversation;
 use crate::target::Target;
@@ -98,6 +101,8 @@ impl Kind {
 pub(crate) enum Timer {
     /// The request's time is up.
     Deadline,
+    /// Somebody who was asked first is overdue.
+    Hedge,
     /// The replicas that were asked first have had their time.
     Patience,
     /// Those that were lost have had their time to come back.
@@ -153,6 +158,8 @@ pub struct Node<S> {
     pub(crate) local: VecDeque<Local>,
     pub(crate) jobs: Jobs,
     pub(crate) handoff: Handoff,
+    pub(crate) hedging: Hedging,
+    pub(crate) repairs: Repairs,
     /// How many hints that fallbacks were asked to keep are waited for.
     pub(crate) hint_writes: usize,
     pub(crate) next_id: u64,
@@ -169,14 +176,16 @@ pub struct Node<S> {
 #[derive(Debug, Default)]
 pub(crate) struct Peer {
     pub(crate) up: bool,
-    /// A moving average of the time it takes to answer, in microseconds. Weighs the newest answer with an eighth.
-    pub(crate) latency_us: u64,
+    /// How it has been answering.
+    pub(crate) standing: Standing,
 }
 
 impl Peer {
-    /// Notes the time it took to answer, or has been taking.
-    pub(crate) fn answered_after(&mut self, took: Duration) {
-        self.latency_us = self.latency_us - self.latency_us / 8 + took.as_micros() as u64 / 8;
+    fn new(distance: Distance) -> Self {
+        Peer {
+            up: false,
+            standing: Standing::at(distance),
+        }
     }
 }
 
@@ -211,7 +220,8 @@ impl<S: Storage> Node<S> {
                 .nodes()
                 .iter()
                 .filter(|n| n.id != config.me)
-                .map(|n| (n.id, Peer::default()))
+                .map(|n| (n.id, Distance::between(&layout, config.me, n.id)))
+                .map(|(node, distance)| (node, Peer::new(distance)))
                 .collect(),
             replica: Replica::new(storage, ChaCha12Rng::from_seed(replica_seed)),
             conversations: BTreeMap::new(),
@@ -220,6 +230,8 @@ impl<S: Storage> Node<S> {
             local: VecDeque::new(),
             jobs: Jobs::default(),
             handoff: Handoff::default(),
+            hedging: Hedging::new(&config.limits),
+            repairs: Repairs::default(),
             hint_writes: 0,
             next_id,
             draining: false,
@@ -260,6 +272,7 @@ impl<S: Storage> Node<S> {
             Input::Up(node) => {
                 if let Some(peer) = self.peers.get_mut(&node) {
                     peer.up = true;
+                    peer.standing.reconnected();
                     self.handoff.forget(node);
                     self.compare(node, out);
                     self.on_return(now, node, out);

@@ -1,5 +1,7 @@
 //! The conversation of one read with the replicas of its key.
 
+mod hedge;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_causal::{Digest, Record};
@@ -7,6 +9,7 @@ use quorate_protocol::{Answer, RequestId, Unmet};
 use quorate_ring::NodeId;
 
 use crate::condition::ReadFirst;
+use crate::node::Timer;
 use crate::sloppy::{StandIns, choose};
 use crate::tally::{Requirement, Seat, Verdict};
 use crate::target::Target;
@@ -84,6 +87,9 @@ pub(crate) struct ReadConversation {
     /// The primaries lost because the connection to them ended. They may come back, and then can be asked again: a read changes
     /// nothing.
     gone: BTreeSet<NodeId>,
+    hedge: hedge::Hedge,
+    /// The timer that it has set, for its hedge or for the end of its patience.
+    pub(crate) timer: Option<(Time, Timer)>,
     /// Until when it waits for one of them, once it cannot go on without.
     pub(crate) gives_up_at: Option<Time>,
 }
@@ -126,6 +132,8 @@ impl ReadConversation {
             asked: BTreeMap::new(),
             heard: BTreeMap::new(),
             gone: BTreeSet::new(),
+            hedge: hedge::Hedge::default(),
+            timer: None,
             gives_up_at: None,
         }
     }
@@ -357,11 +365,6 @@ impl ReadConversation {
             (self.asked.get(&node), self.heard.get(&node)),
             (Some(_), None) | (Some(Asked { whole: true, .. }), Some(Heard::Digest(_)))
         )
-    }
-
-    /// When `node` was asked first, if it was.
-    pub(crate) fn asked_at(&self, node: NodeId) -> Option<Time> {
-        self.asked.get(&node).map(|a| a.at)
     }
 
     /// What the replicas know together. To be called once the verdict is `Met`.

@@ -17,6 +17,7 @@ use crate::forward::{ForwardConversation, Step};
 use crate::node::{
     Accepted, Conversation, Kind, Local, Node, ReplyTo, Timer, answer, remaining_ms,
 };
+use crate::ranking::Errand;
 use crate::read::{Purpose, ReadConversation, ReadTerms};
 use crate::replica::Write;
 use crate::sloppy::explain_stand_in;
@@ -153,7 +154,11 @@ impl<S: Storage> Node<S> {
             let target = self.target(bucket, key);
             accepted.log = Some(Box::new(self.log(accepted.now, &target, seats, &request)));
         }
-        let candidates = self.by_latency(seats);
+        let errand = match request.is_write() {
+            true => Errand::PassedWrite,
+            false => Errand::PassedRead,
+        };
+        let candidates = self.ranked(seats, errand);
         if candidates.is_empty() {
             return Err(Refusal::Unavailable {
                 needed: 1,
@@ -169,6 +174,9 @@ impl<S: Storage> Node<S> {
         let conversation = ForwardConversation::new(header, request, candidates);
         let now = accepted.now;
         let id = self.converse(accepted, Kind::Forward(conversation));
+        if errand == Errand::PassedRead {
+            self.hedging.pay_in(&self.config.limits);
+        }
         self.pass_on(now, id, out);
         Ok(())
     }
@@ -182,7 +190,10 @@ impl<S: Storage> Node<S> {
             return;
         };
         while let Some(node) = forward.next() {
-            if self.peers.get(&node).is_some_and(|p| p.up) {
+            let peer = self.peers.get_mut(&node);
+            if let Some(peer) = peer.filter(|peer| peer.up) {
+                forward.sent_at = now;
+                peer.standing.asked(now, id, forward.errand());
                 let header = Header {
                     deadline_ms: remaining_ms(now, conversation.deadline),
                     ..forward.header.clone()
@@ -192,6 +203,7 @@ impl<S: Storage> Node<S> {
                 if let Some(log) = &mut conversation.log {
                     log.passed_on(now, node);
                 }
+                self.set_forward_timer(now, id);
                 return;
             }
             forward.skipped(node);
@@ -487,7 +499,7 @@ impl<S: Storage> Node<S> {
         }
         // This node's own record costs no message.
         let mut candidates = vec![self.config.me];
-        candidates.extend(self.by_latency(seats));
+        candidates.extend(self.ranked(seats, Errand::Read));
         let placement = target.policy.placement.clone();
         let partition = target.vnode.partition;
         let sloppy = needed.sloppy;
@@ -499,25 +511,10 @@ impl<S: Storage> Node<S> {
             fallbacks.sort_by_key(|seat| seat.node != self.config.me);
             conversation = conversation.with_fallbacks(seats, fallbacks);
         }
-        let (now, deadline) = (accepted.now, accepted.deadline);
+        let now = accepted.now;
         let id = self.converse(accepted, Kind::Read(conversation));
-        let patience = now.after(self.config.limits.read_patience);
-        if patience < deadline {
-            self.timers.insert((patience, id, Timer::Patience));
-        }
         self.step_read(now, id, out);
+        self.watch_read(now, id, out);
         Ok(id)
-    }
-
-    /// The nodes of these seats that are up, this one apart, the quickest first.
-    pub(crate) fn by_latency(&self, seats: &[Seat]) -> Vec<NodeId> {
-        let mut nodes: Vec<(u64, NodeId)> = seats
-            .iter()
-            .filter_map(|s| self.peers.get(&s.node).map(|p| (s.node, p)))
-            .filter(|(_, peer)| peer.up)
-            .map(|(node, peer)| (peer.latency_us, node))
-            .collect();
-        nodes.sort();
-        nodes.into_iter().map(|(_, node)| node).collect()
     }
 }

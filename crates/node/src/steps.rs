@@ -15,6 +15,7 @@ use crate::explain::Log;
 use crate::node::{
     Accepted, Conversation, Kind, Local, Node, ReplyTo, Timer, answer, remaining_ms,
 };
+use crate::ranking::Errand;
 use crate::read::{Ask, Purpose, ReadConversation};
 use crate::sloppy::explain_stand_in;
 use crate::tally::Verdict;
@@ -95,6 +96,7 @@ impl<S: Storage> Node<S> {
             if ask.node == self.config.me {
                 self.local.push_back(Local::Ask(id, request));
             } else if self.is_up(ask.node) {
+                self.note_asked(ask.node, id, Errand::Read);
                 let header = Header {
                     trace,
                     ..self.header(now, deadline)
@@ -131,6 +133,9 @@ impl<S: Storage> Node<S> {
             return;
         };
         let (reply_to, mut log) = (conversation.reply_to, conversation.log);
+        if read.hedge_won() {
+            out.push(Output::Event(Event::HedgeWon));
+        }
         let outcome = read.outcome();
         if !outcome.repairs.is_empty() {
             out.push(Output::Event(Event::Disagreement));
@@ -142,7 +147,7 @@ impl<S: Storage> Node<S> {
             if missing.is_empty() {
                 continue;
             }
-            let sent = self.repair(node, &read.target, &missing, trace, out);
+            let sent = self.repair(now, node, &read.target, &missing, trace, out);
             if let Some(log) = log.as_mut().filter(|_| sent) {
                 log.repaired(node, &missing);
             }
@@ -221,36 +226,44 @@ impl<S: Storage> Node<S> {
         answer(reply_to, given, out);
     }
 
-    /// Sends a stale replica what it lacks, if it is in reach. Nobody waits for its answer, and none is lost if it is not
-    /// sent: the next read finds the same.
+    /// Sends a stale replica what it lacks, if it is in reach and not too much is on its way already. Nobody waits for its answer, and
+    /// nothing is lost if it is not sent: the next read finds the same.
     pub(crate) fn repair(
         &mut self,
+        now: Time,
         node: NodeId,
         target: &Target,
         missing: &Record,
         trace: Option<Trace>,
         out: &mut Vec<Output>,
     ) -> bool {
+        if !self.is_up(node) {
+            return false;
+        }
         let id = self.fresh_id();
+        let record = missing.encode();
+        let limits = &self.config.limits;
+        if !self.repairs.begin(now, id, node, record.len(), limits) {
+            out.push(Output::Event(Event::RepairDropped));
+            return false;
+        }
         let merge = ReplicaRequest::Merge(Merge {
             vnode: target.vnode,
             bucket: target.id,
             key: target.key_bytes(),
-            record: missing.encode(),
+            record,
             durable: false,
             hint_for: None,
         });
         if node == self.config.me {
             self.local.push_back(Local::Ask(id, merge));
-        } else if self.is_up(node) {
+        } else {
             let header = Header {
                 layout_version: self.layout_version,
                 trace,
                 ..Header::default()
             };
             out.push(Output::Send(node, Message::Replica(id, header, merge)));
-        } else {
-            return false;
         }
         out.push(Output::Event(Event::ReadRepair));
         true
@@ -334,17 +347,15 @@ impl<S: Storage> Node<S> {
         self.timers
             .remove(&(conversation.deadline, id, Timer::Deadline));
         let limits = &self.config.limits;
-        let patience = match &conversation.kind {
-            Kind::Read(_) => Some(limits.read_patience),
-            Kind::List(_) => Some(limits.list_patience),
-            Kind::Write(_)
-            | Kind::Forward(_)
-            | Kind::Change(_)
-            | Kind::Scan(_)
-            | Kind::Status(_) => None,
+        let list_patience = conversation.began.after(limits.list_patience);
+        let timer = match &conversation.kind {
+            Kind::Read(read) => read.timer,
+            Kind::Forward(forward) => forward.timer,
+            Kind::List(_) => Some((list_patience, Timer::Patience)),
+            Kind::Write(_) | Kind::Change(_) | Kind::Scan(_) | Kind::Status(_) => None,
         };
-        if let Some(patience) = patience.map(|p| conversation.began.after(p)) {
-            self.timers.remove(&(patience, id, Timer::Patience));
+        if let Some((at, timer)) = timer {
+            self.timers.remove(&(at, id, timer));
         }
         if let Some(at) = conversation.kind.gives_up_at() {
             self.timers.remove(&(at, id, Timer::Return));
@@ -401,6 +412,9 @@ impl<S: Storage> Node<S> {
                 break;
             }
             self.timers.pop_first();
+            if timer == Timer::Patience && self.is_patient(now, id) {
+                continue;
+            }
             let Some(conversation) = self.conversations.get_mut(&id) else {
                 continue;
             };
@@ -429,13 +443,6 @@ impl<S: Storage> Node<S> {
                 (Timer::Deadline, Kind::Scan(_)) => self.on_scanned(now, id, None, out),
                 (Timer::Patience, Kind::List(_)) => self.widen_list(now, id, out),
                 (Timer::Patience, Kind::Read(read)) => {
-                    // Whoever is slower than the others never gets to answer in time: unless it is noted here, it stays the
-                    // quickest by its old answers, and every read asks it first and waits.
-                    for (node, peer) in &mut self.peers {
-                        if let Some(at) = read.asked_at(*node).filter(|_| read.awaits(*node)) {
-                            peer.answered_after(now.since(at));
-                        }
-                    }
                     let asks = read.widen(now);
                     if let Some(log) = &mut conversation.log {
                         log.asked(now, &asks);
@@ -455,7 +462,9 @@ impl<S: Storage> Node<S> {
                     let unmet = forward.unmet(false);
                     self.give_up(id, unmet, out);
                 }
-                (Timer::Patience | Timer::Return, _) => {}
+                (Timer::Hedge, Kind::Read(_)) => self.on_hedge(now, id, out),
+                (Timer::Hedge, Kind::Forward(_)) => self.hedge_forward(now, id, out),
+                (Timer::Hedge | Timer::Patience | Timer::Return, _) => {}
             }
             self.on_local(now, out);
         }

@@ -160,6 +160,11 @@ struct Events {
     forwarded_again: Counter,
     disagreements: Counter,
     read_repairs: Counter,
+    repairs_dropped: Counter,
+    hedges_sent: Counter,
+    hedges_won: Counter,
+    hedges_refused: Counter,
+    probes: Counter,
     reads_widened: Counter,
     asked_after_return: Counter,
     sibling_puts: Counter,
@@ -333,6 +338,26 @@ impl Metrics {
                 read_repairs: make.counter(
                     "read_repairs",
                     "Times that a stale replica was sent what it lacked after a read",
+                ),
+                repairs_dropped: make.counter(
+                    "read_repairs_dropped",
+                    "Repairs that were not sent, as too many or too many bytes were on their way",
+                ),
+                hedges_sent: make.counter(
+                    "hedges_sent",
+                    "Reads for which one more node was asked, as one was overdue",
+                ),
+                hedges_won: make.counter(
+                    "hedges_won",
+                    "Hedges that were answered before what was overdue",
+                ),
+                hedges_refused: make.counter(
+                    "hedges_refused",
+                    "Reads that were not hedged, as hedges had used up their budget",
+                ),
+                probes: make.counter(
+                    "probes",
+                    "Times that a replica was asked only to see how it does",
                 ),
                 reads_widened: make.counter(
                     "reads_widened",
@@ -553,6 +578,11 @@ impl Metrics {
             Event::ForwardedAgain => &events.forwarded_again,
             Event::Disagreement => &events.disagreements,
             Event::ReadRepair => &events.read_repairs,
+            Event::RepairDropped => &events.repairs_dropped,
+            Event::HedgeSent => &events.hedges_sent,
+            Event::HedgeWon => &events.hedges_won,
+            Event::HedgeRefused => &events.hedges_refused,
+            Event::Probed => &events.probes,
             Event::ReadWidened => &events.reads_widened,
             Event::AskedAfterReturn => &events.asked_after_return,
             Event::Siblings => &events.sibling_puts,

@@ -329,6 +329,8 @@ fn core_config(checked: &Checked) -> Config {
             requests_max: config.requests_max,
             hint_bytes_max: config.hint_bytes_max as u64,
             handoff_bytes_per_second: config.handoff_bytes_per_second as u64,
+            hedge_percent: config.hedge_percent as u32,
+            repair_bytes_per_second: config.repair_bytes_per_second as u64,
             ..Limits::default()
         },
         layout_json: Bytes::from(serde_json::to_vec(&checked.layout).expect("a layout serialises")),

@@ -141,6 +141,8 @@ pub(crate) struct World {
     /// Limits of all nodes.
     hint_bytes_max: u64,
     handoff_bytes_per_second: u64,
+    hedge_percent: u32,
+    repairs_max: usize,
     pub(crate) workload: Workload,
     clients: Vec<Client>,
     started: u32,
@@ -193,6 +195,9 @@ impl World {
         // Sometimes room for a few hints only, and sometimes a trickle.
         let hint_bytes_max = [300, u64::MAX, u64::MAX][rng.random_range(0..3)];
         let handoff_bytes_per_second = [5_000, 10 << 20][rng.random_range(0..2)];
+        // Mostly as it is by default, and sometimes a hedge for every read that is late, and room for one repair.
+        let hedge_percent = [0, 10, 10, 100][rng.random_range(0..4)];
+        let repairs_max = [1, 64][rng.random_range(0..2)];
         let mut world = World {
             now: 0,
             sequence: 0,
@@ -205,6 +210,8 @@ impl World {
             n,
             hint_bytes_max,
             handoff_bytes_per_second,
+            hedge_percent,
+            repairs_max,
             clients: (0..workload.clients).map(Client::new).collect(),
             workload,
             started: 0,
@@ -470,6 +477,8 @@ impl World {
                 slice_units: 10,
                 ttl_skew_max: Duration::from_micros(SKEW_US),
                 hint_bytes_max: self.hint_bytes_max,
+                hedge_percent: self.hedge_percent,
+                repairs_max: self.repairs_max,
                 handoff_bytes_per_second: self.handoff_bytes_per_second,
                 ..Limits::default()
             },

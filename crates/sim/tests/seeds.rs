@@ -94,6 +94,12 @@ fn a_campaign_holds() {
         "HandoffRefused",
         "FallbackCoordinated",
         "FallbackRead",
+        "HedgeSent",
+        "HedgeWon",
+        "HedgeRefused",
+        "Probed",
+        "ReadWidened",
+        "RepairDropped",
     ] {
         assert!(counts.contains_key(rare), "{rare} never happened");
     }

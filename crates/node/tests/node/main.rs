@@ -1,7 +1,7 @@
 //! Nodes talking to each other over a wire that the tests hold in their hands.
 //!
 //! `golden` has whole conversations as text, to be read; `scenarios` what must come out of situations that have a name, and
-//! so `buckets`, `conditions`, `explain`, `hints`, `listing`, `ttl` and `ttl_hints` for what they are called after; `interleavings` what must hold whatever
+//! so `buckets`, `conditions`, `explain`, `hints`, `listing`, `reads`, `ttl` and `ttl_hints` for what they are called after; `interleavings` what must hold whatever
 //! happens in whatever order.
 
 mod buckets;
@@ -13,6 +13,7 @@ mod hints;
 mod interleavings;
 mod listing;
 mod operations;
+mod reads;
 mod scenarios;
 mod ttl;
 mod ttl_hints;

@@ -147,6 +147,11 @@ impl fmt::Display for Checked {
             "  hints        {} bytes for each other node, handed over at {} bytes a second",
             config.hint_bytes_max, config.handoff_bytes_per_second
         )?;
+        writeln!(
+            f,
+            "  reads        {} of 100 hedged at the most, repairs sent at {} bytes a second",
+            config.hedge_percent, config.repair_bytes_per_second
+        )?;
         write!(
             f,
             "  limits       values of {} bytes, {} siblings, {} requests",

@@ -36,7 +36,7 @@ const fn key(
 }
 
 /// Every key. This table is what `--help` and the documentation list.
-pub const KEYS: [Key; 19] = [
+pub const KEYS: [Key; 21] = [
     key(
         "name",
         "QUORATE_NAME",
@@ -132,6 +132,18 @@ pub const KEYS: [Key; 19] = [
         "QUORATE_HANDOFF_BYTES_PER_SECOND",
         Some("10 MiB"),
         "how many bytes of hints this node hands over in a second, to all others together",
+    ),
+    key(
+        "hedge_percent",
+        "QUORATE_HEDGE_PERCENT",
+        Some("10"),
+        "how many of a hundred reads may ask one more node where one is overdue; 0: none",
+    ),
+    key(
+        "repair_bytes_per_second",
+        "QUORATE_REPAIR_BYTES_PER_SECOND",
+        Some("10 MiB"),
+        "how many bytes this node sends in a second to replicas that its reads find stale",
     ),
     key(
         "disk_reserve",
@@ -230,6 +242,8 @@ pub(super) fn load(
         requests_max: values.size("requests_max", 1, 1 << 20)?,
         hint_bytes_max: values.size("hint_bytes_max", 0, usize::MAX)?,
         handoff_bytes_per_second: values.size("handoff_bytes_per_second", 1, usize::MAX)?,
+        hedge_percent: values.size("hedge_percent", 0, 100)?,
+        repair_bytes_per_second: values.size("repair_bytes_per_second", 1, usize::MAX)?,
         disk_reserve: values.disk_reserve()?,
         slow_request: values.duration("slow_request")?,
         log_format: values.log_format()?,
@@ -436,6 +450,9 @@ mod tests {
         assert_eq!(default("hint_bytes_max") as u64, limits.hint_bytes_max);
         let rate = default("handoff_bytes_per_second") as u64;
         assert_eq!(rate, limits.handoff_bytes_per_second);
+        assert_eq!(default("hedge_percent") as u32, limits.hedge_percent);
+        let rate = default("repair_bytes_per_second") as u64;
+        assert_eq!(rate, limits.repair_bytes_per_second);
         for key in KEYS {
             assert_eq!(key.variable, format!("QUORATE_{}", key.name.to_uppercase()));
         }

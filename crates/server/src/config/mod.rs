@@ -91,6 +91,10 @@ pub struct NodeConfig {
     pub hint_bytes_max: usize,
     /// How many bytes of hints this node hands over in a second.
     pub handoff_bytes_per_second: usize,
+    /// How many of a hundred reads may ask one more node where one is overdue.
+    pub hedge_percent: usize,
+    /// How many bytes this node sends in a second to replicas that its reads find stale.
+    pub repair_bytes_per_second: usize,
     /// What must stay free on the disk: below it nothing is taken that adds a value.
     pub disk_reserve: DiskReserve,
     /// Requests that take at least so long are logged; `None` logs none.
