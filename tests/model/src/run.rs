@@ -15,6 +15,8 @@ use crate::world::World;
 pub struct Explored {
     /// The different states, worlds that differ only in how replicas are called counted once.
     pub states: usize,
+    /// Steps of the longest way that was followed; in [`Order::Breadth`], the most that any state needs.
+    pub depth: usize,
     /// How long it took.
     pub took: Duration,
     /// Whether every state within the bounds was visited; not so if a breach was found or the time was up.
@@ -74,6 +76,8 @@ fn told(
     });
     Explored {
         states: checker.unique_state_count(),
+        // The checker counts states on the way, the first among them.
+        depth: checker.max_depth().saturating_sub(1),
         is_complete: found.is_none() && took < limit,
         took,
         found,
@@ -84,8 +88,9 @@ impl fmt::Display for Explored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} states in {:.1} s",
+            "{} states, {} steps deep, in {:.1} s",
             self.states,
+            self.depth,
             self.took.as_secs_f64()
         )?;
         match &self.found {
