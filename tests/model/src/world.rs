@@ -492,7 +492,7 @@ impl World {
                 }
             }
             // It takes a value that was told.
-            Verdict::Keep if hearing.told.iter().any(|vote| holds(vote)) => {
+            Verdict::Keep if hearing.told.iter().any(holds) => {
                 if !hearing.disturbed || rules.has(Defect::PullNotVoid) {
                     self.replicas[usize::from(hearing.judge)].reinstate(hearing.dot);
                 }
