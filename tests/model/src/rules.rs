@@ -1,6 +1,6 @@
 //! Which protocol is explored: the one that stands, or one with a rule taken out.
 
-/// A rule taken out. Each must be caught, or the model shows nothing.
+/// A rule taken out. Each must be caught, or the model shows nothing; four are only where another is out too (`tests/mutants.rs`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Defect {
