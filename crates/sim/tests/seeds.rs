@@ -58,10 +58,10 @@ fn every_mutant_is_caught() {
                 .is_ok_and(|report| report.violations.is_empty())
         };
         let first = first_seed(mutant);
-        let caught = (first..first + 1_000).find(|seed| !survives(seed));
+        let caught = (first..first + 2_500).find(|seed| !survives(seed));
         println!("{mutant:?} is caught by seed {caught:?}");
         let seed =
-            caught.unwrap_or_else(|| panic!("{mutant:?} survives 1,000 seeds from {first} on"));
+            caught.unwrap_or_else(|| panic!("{mutant:?} survives 2,500 seeds from {first} on"));
         // By the mutant, and by nothing else.
         let sound = run_seed(seed, &Profile::SHORT).violations;
         assert!(sound.is_empty(), "seed {seed}, with no mutant: {sound:#?}");
