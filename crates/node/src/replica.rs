@@ -570,11 +570,16 @@ impl<S: Storage, W> Replica<S, W> {
         let vnode = self.vnodes.get(&id).expect("it was just loaded");
         let alive = alive.as_ref().unwrap_or(incoming);
         let seen = filters.as_ref().unwrap_or(vnode.seen());
-        // Where a value is gone by loss, its removal must be kept like any other.
+        // Where a value is gone by loss, its removal must be kept like any other. And a value that is new here is passed on from here, to
+        // one who may still show what it replaced: so it keeps its removals.
         let nothing = DotSet::new();
+        let brings_value = || {
+            let mut values = alive.live().iter().map(|s| s.span.dot);
+            values.any(|dot| !seen.contains(dot) && !record.evidence().contains(dot))
+        };
         let known = match source {
-            Source::Write => &nothing,
-            Source::Replica => vnode.clock(),
+            Source::Replica if !brings_value() => vnode.clock(),
+            Source::Write | Source::Replica => &nothing,
         };
         let change = record.admit(alive, known, seen);
         let kept_out = change.late.iter().any(|dot| !vnode.clock().contains(*dot));
@@ -640,7 +645,7 @@ pub(crate) enum Source {
     /// A client's write, a copy of one that was late, or the repair of a read: its removals are kept, whatever is known of them here.
     Write,
     /// Another replica in an exchange, or whoever collects: a removal of what was here and is gone is not taken again, or it would
-    /// go to and fro between those that have forgotten it and those that have not.
+    /// go to and fro between those that have forgotten it and those that have not; unless it comes with a value that is new here.
     Replica,
 }
 
