@@ -160,13 +160,14 @@ impl<S: Storage, W> Replica<S, W> {
         if let Err(refusal) = self.answers_for(asked.vnode, asked.bucket, &asked.key, false) {
             return ReplicaReply::Refused(refusal);
         }
-        let record = match self.load(asked.vnode, asked.bucket, &asked.key) {
-            Ok(record) => record,
+        let at = keys::record(asked.vnode, asked.bucket, &asked.key);
+        let record = match self.stored(&at) {
+            Ok(record) => record.unwrap_or_default(),
             Err(refusal) => return ReplicaReply::Refused(refusal),
         };
         let residue = self.residue_of(asked.vnode, asked.bucket, &asked.key);
         let residue = residue.cloned().unwrap_or_default();
-        let seen = match self.vnode(asked.vnode) {
+        let seen = match self.vnode_unchecked(asked.vnode) {
             Ok(vnode) => vnode.seen(),
             Err(refusal) => return ReplicaReply::Refused(refusal),
         };
@@ -327,17 +328,22 @@ impl<S: Storage, W> Replica<S, W> {
         self.pulls.remove(at.as_slice()) == Some(false)
     }
 
-    /// Gives values back that this replica has lost and that were found to be alive.
+    /// Gives values back that this replica has lost and that were found to be alive, with what is `removed` where they are: it may be
+    /// what they replaced, and still be live here.
     pub(crate) fn reinstate(
         &mut self,
         vnode: VnodeId,
         bucket: BucketId,
         key: &Bytes,
         values: &[Sibling],
+        removed: &DotSet,
     ) -> Result<bool, Refusal> {
         self.has_room()?;
         let mut record = self.load(vnode, bucket, key)?;
         let before = Shape::of(&record);
+        let live = record.live().iter().map(|s| s.span.dot);
+        let replaced: DotSet = live.filter(|dot| removed.contains(*dot)).collect();
+        record.merge(&Record::from_parts(Vec::new(), replaced));
         let taken: Vec<&Sibling> = values.iter().filter(|s| record.reinstate(s)).collect();
         if taken.is_empty() {
             return Ok(false);

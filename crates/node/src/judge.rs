@@ -226,7 +226,7 @@ impl<S: Storage> Node<S> {
         if kept.is_empty() || !undisturbed {
             return;
         }
-        let mut values = BTreeMap::new();
+        let (mut values, mut removed) = (BTreeMap::new(), DotSet::new());
         for testimony in hearing.told.values() {
             let Ok(record) = decode(&testimony.record) else {
                 continue;
@@ -234,11 +234,15 @@ impl<S: Storage> Node<S> {
             for sibling in record.live() {
                 if kept.contains(sibling.span.dot) {
                     values.insert(sibling.span.dot, sibling.clone());
+                    removed.join(record.evidence());
                 }
             }
         }
         let values: Vec<_> = values.into_values().collect();
-        if let Ok(true) = self.replica.reinstate(*vnode, *bucket, key, &values) {
+        let given_back = self
+            .replica
+            .reinstate(*vnode, *bucket, key, &values, &removed);
+        if let Ok(true) = given_back {
             out.push(Output::Event(Event::Reinstated));
         }
     }

@@ -127,8 +127,9 @@ impl<S: Storage> Node<S> {
             }
             ReplicaRequest::Recall(recall) => {
                 let reply = self.replica.recall(&recall);
-                // What is told must be as durable as what a read shows.
-                if let Some((waiter, reply)) = self.replica.once_written(reply, waiter) {
+                // What is told must be as durable as what a read shows; and where the disk has failed, as much is told.
+                let at = keys::record(recall.vnode, recall.bucket, &recall.key);
+                if let Some((waiter, reply)) = self.replica.once_kept(&at, reply, waiter) {
                     tell(waiter, reply, &mut self.local, out);
                 }
             }
@@ -338,6 +339,11 @@ impl<S: Storage> Node<S> {
         if let ReplicaReply::Buckets(Some(entries)) = reply {
             return self.on_table(entries, out);
         }
+        let asked_as = id;
+        let (id, again) = match self.again.remove(&id) {
+            Some((of, about)) => (of, Some(about)),
+            None => (id, None),
+        };
         if let ReplicaReply::Refused(Refusal::BucketChanged(entry)) = &reply {
             self.on_bucket_changed(id, entry, out);
         }
@@ -349,10 +355,10 @@ impl<S: Storage> Node<S> {
         if self.repairs.answered(id, from) {
             return;
         }
-        self.note_reply(id, from, words_of(&reply), out);
         if let Some(peer) = self.peers.get_mut(&from) {
-            peer.standing.replied(now, id, &reply);
+            peer.standing.replied(now, asked_as, &reply);
         }
+        self.note_reply(id, from, words_of(&reply), out);
         let Some(conversation) = self.conversations.get_mut(&id) else {
             return; // Answered already, or nobody waits for it: a probe.
         };
@@ -379,17 +385,18 @@ impl<S: Storage> Node<S> {
                 match reply {
                     ReplicaReply::Digest(digest) => read.digest(from, Digest(digest)),
                     ReplicaReply::Record(bytes) if bytes.is_empty() => {
-                        read.record(from, Record::new());
+                        read.record(from, Record::new(), again.is_some());
                     }
                     ReplicaReply::Gone(gone) => {
                         let gone = gone.into_iter().map(|(actor, counter)| Dot {
                             actor: Actor(actor),
                             counter,
                         });
-                        read.recalled(from, &gone.collect::<Vec<_>>());
+                        let about = again.unwrap_or_default();
+                        read.recalled(from, &about, &gone.collect::<Vec<_>>());
                     }
                     ReplicaReply::Record(bytes) => match Record::decode(&bytes) {
-                        Ok(record) => read.record(from, record),
+                        Ok(record) => read.record(from, record, again.is_some()),
                         Err(_) => read.lost(from),
                     },
                     _ => read.lost(from),

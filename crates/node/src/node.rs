@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_causal::DotSet;
+use quorate_causal::{Dot, DotSet};
 use quorate_protocol::{
     Answer, BucketEntry, BucketId, BucketRequest, Message, Refusal, ReplicaReply, ReplicaRequest,
     Request, RequestId, Trace,
@@ -156,6 +156,8 @@ pub struct Node<S> {
     pub(crate) replica: Replica<S, Waiter>,
     pub(crate) peers: BTreeMap<NodeId, Peer>,
     pub(crate) conversations: BTreeMap<RequestId, Conversation>,
+    /// What reads have asked replicas that had answered them already: of which read, and about which values if just about some.
+    pub(crate) again: BTreeMap<RequestId, (RequestId, Vec<Dot>)>,
     /// The bytes of values that these hold.
     pub(crate) bytes_in_flight: usize,
     /// One table for all timers.
@@ -241,6 +243,7 @@ impl<S: Storage> Node<S> {
                 .collect(),
             replica,
             conversations: BTreeMap::new(),
+            again: BTreeMap::new(),
             bytes_in_flight: 0,
             timers: BTreeSet::new(),
             local: VecDeque::new(),

@@ -118,6 +118,9 @@ pub(crate) struct Ask {
     pub(crate) in_place_of: Option<NodeId>,
     /// Where it is asked just what became of values that it lacks: which.
     pub(crate) about: Vec<Dot>,
+    /// Whether it has answered this read before. It is asked under a number of its own then, so that what it said before, and comes
+    /// twice, is not taken for what it says now.
+    pub(crate) again: bool,
 }
 
 /// What a replica has told of a value that it lacks, and during which input.
@@ -196,9 +199,9 @@ impl ReadConversation {
         }
     }
 
-    /// A replica told all it has.
-    pub(crate) fn record(&mut self, node: NodeId, record: Record) {
-        if !self.asked.contains_key(&node) {
+    /// A replica told all it has: when it was asked first, or `again`.
+    pub(crate) fn record(&mut self, node: NodeId, record: Record, again: bool) {
+        if !self.asked.contains_key(&node) || self.earlier.contains_key(&node) != again {
             return;
         }
         let record = match self.earlier.remove(&node) {
@@ -231,6 +234,7 @@ impl ReadConversation {
         if self.gone.remove(&node) && self.is_lost(node) {
             self.heard.remove(&node);
             self.asked.remove(&node);
+            self.earlier.remove(&node);
         }
         let is_new = !self.asked.contains_key(&node) && !self.candidates.contains(&node);
         if is_new && (self.needed.r.counts(node) || self.needed.pr.counts(node)) {
@@ -368,22 +372,28 @@ impl ReadConversation {
                 digest_only: false,
                 in_place_of: None,
                 about,
+                again: true,
             });
         }
         for node in again {
             if let Some(Heard::Record(record)) = self.heard.remove(&node) {
                 self.earlier.insert(node, record);
             }
-            asks.push(self.ask(now, node, false));
+            asks.push(Ask {
+                again: true,
+                ..self.ask(now, node, false)
+            });
         }
         asks
     }
 
-    /// A replica has told which of these values it had and has no more, without knowing of a removal.
-    pub(crate) fn recalled(&mut self, node: NodeId, gone: &[Dot]) {
+    /// A replica that was asked about these values has told which of them it had and has no more.
+    pub(crate) fn recalled(&mut self, node: NodeId, about: &[Dot], gone: &[Dot]) {
         let input = self.input;
-        for ((of, dot), recalled) in &mut self.recalled {
-            if *of == node && *recalled == Recalled::Asked {
+        for dot in about {
+            if let Some(recalled) = self.recalled.get_mut(&(node, *dot))
+                && *recalled == Recalled::Asked
+            {
                 *recalled = match gone.contains(dot) {
                     true => Recalled::Gone(input),
                     false => Recalled::Never(input),
@@ -422,6 +432,7 @@ impl ReadConversation {
             digest_only,
             in_place_of: None,
             about: Vec::new(),
+            again: false,
         }
     }
 
@@ -536,16 +547,19 @@ impl ReadConversation {
     /// What the replicas know together. To be called once the verdict is `Met`.
     pub(crate) fn outcome(&self) -> Outcome {
         let mut merged = Record::new();
-        for heard in self.heard.values() {
-            if let Heard::Record(record) = heard {
-                merged.merge(record);
-            }
-        }
         let outlived = self.outlived();
-        if !outlived.is_empty() {
-            let live = merged.live().iter();
-            let live = live.filter(|s| !outlived.contains(s.span.dot)).cloned();
-            merged = Record::from_parts(live.collect(), merged.evidence().clone());
+        for (node, record) in self.records() {
+            let is_hidden = |dot: Dot| outlived.contains(dot) && self.stand_ins.has(node);
+            let hides = record.live().iter().any(|s| is_hidden(s.span.dot));
+            if !hides {
+                merged.merge(record);
+                continue;
+            }
+            // Without what it removed: if it was removed itself, whoever has that knows of it, and if not, its readers would be shown
+            // neither it nor what stood before it.
+            let live = record.live().iter();
+            let live = live.filter(|s| !is_hidden(s.span.dot)).cloned();
+            merged.merge(&Record::from_parts(live.collect(), DotSet::new()));
         }
         let mut repairs = Vec::new();
         // Replicas that show the same values are left alone, whatever their evidence: reads of a healthy key write nothing.

@@ -5,6 +5,7 @@
 
 mod hints;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
@@ -209,7 +210,18 @@ impl<S: Storage, W> Replica<S, W> {
     pub(crate) fn show(&mut self, read: &Read, waiter: W) -> Option<(W, ReplicaReply)> {
         let reply = self.read(read);
         let at = keys::record(read.vnode, read.bucket, &read.key);
-        let Some(ticket) = self.unwritten.get(at.as_slice()) else {
+        self.once_kept(&at, reply, waiter)
+    }
+
+    /// Tells a reply about the record at this place: at once, if that is as durable as an acknowledgement would be. Else it comes out of
+    /// [`Replica::advance`].
+    pub(crate) fn once_kept(
+        &mut self,
+        at: &[u8],
+        reply: ReplicaReply,
+        waiter: W,
+    ) -> Option<(W, ReplicaReply)> {
+        let Some(ticket) = self.unwritten.get(at) else {
             return Some((waiter, reply));
         };
         if let Some(reason) = &self.poisoned {
@@ -568,8 +580,14 @@ impl<S: Storage, W> Replica<S, W> {
         }
         let filters = self.filters(id);
         let vnode = self.vnodes.get(&id).expect("it was just loaded");
-        let alive = alive.as_ref().unwrap_or(incoming);
+        let mut alive = Cow::Borrowed(alive.as_ref().unwrap_or(incoming));
         let seen = filters.as_ref().unwrap_or(vnode.seen());
+        let late = waits_for_judgement(&record, &alive, seen);
+        let waits = !late.is_empty();
+        if waits {
+            // Nor anything else of it: a value without its removals would be shown beside what it replaced.
+            alive = Cow::Owned(Record::from_parts(late, DotSet::new()));
+        }
         // Where a value is gone by loss, its removal must be kept like any other. And a value that is new here is passed on from here, to
         // one who may still show what it replaced: so it keeps its removals.
         let nothing = DotSet::new();
@@ -581,8 +599,8 @@ impl<S: Storage, W> Replica<S, W> {
             Source::Replica if !brings_value() => vnode.clock(),
             Source::Write | Source::Replica => &nothing,
         };
-        let change = record.admit(alive, known, seen);
-        let kept_out = change.late.iter().any(|dot| !vnode.clock().contains(*dot));
+        let change = record.admit(&alive, known, seen);
+        let kept_out = waits || change.late.iter().any(|dot| !vnode.clock().contains(*dot));
         let changed = dropped > 0 || recalled.is_some() || !change.is_none();
         if !change.added.is_empty() {
             // Wholly or not at all: with the removals taken and the value not, this replica would show neither.
@@ -594,7 +612,7 @@ impl<S: Storage, W> Replica<S, W> {
             self.put_record(id, bucket, key, &before, &record, &mut batch);
         }
         let vnode = self.vnodes.get_mut(&id).expect("it was just loaded");
-        vnode.saw(incoming, &change, &mut batch);
+        vnode.saw(if waits { &alive } else { incoming }, &change, &mut batch);
         // A record that was there already may have come a moment ago and not be on disk yet, so that even then
         // the answer waits for whatever was committed last; and a sync has to be asked for.
         if !batch.is_empty() {
@@ -655,8 +673,23 @@ pub(crate) struct Applied {
     pub(crate) due: Due,
     /// The record afterwards.
     pub(crate) record: Record,
-    /// Whether a value was kept out that never was here: others have seen it, and what became of it there is not known here.
+    /// Whether a value was kept out that never was here: others have seen it, and what became of it there is not known here. Or a
+    /// removal, together with such a value.
     pub(crate) kept_out: bool,
+}
+
+/// What of the values that come is to be kept out until it is judged, if with them comes a removal of what is live in this record. Then the removal
+/// has to wait for the judgement too: with it alone, this replica would show neither.
+fn waits_for_judgement(record: &Record, incoming: &Record, seen: &DotSet) -> Vec<Sibling> {
+    let is_live = |dot: Dot| record.live().iter().any(|s| s.span.dot == dot);
+    let removes = |s: &Sibling| incoming.evidence().contains(s.span.dot);
+    if !record.live().iter().any(removes) {
+        return Vec::new();
+    }
+    let is_late =
+        |dot: Dot| seen.contains(dot) && !record.evidence().contains(dot) && !is_live(dot);
+    let brings = incoming.live().iter();
+    brings.filter(|s| is_late(s.span.dot)).cloned().collect()
 }
 
 pub(crate) fn level_of(durable: bool) -> Level {

@@ -110,17 +110,25 @@ impl<S: Storage> Node<S> {
                     })
                 }
             };
+            let asked_as = match ask.again {
+                true => {
+                    let asked_as = self.fresh_id();
+                    self.again.insert(asked_as, (id, ask.about));
+                    asked_as
+                }
+                false => id,
+            };
             if ask.node == self.config.me {
-                self.local.push_back(Local::Ask(id, request));
+                self.local.push_back(Local::Ask(asked_as, request));
             } else if self.is_up(ask.node) {
-                self.note_asked(ask.node, id, Errand::Read);
+                self.note_asked(ask.node, asked_as, Errand::Read);
                 let header = Header {
                     trace,
                     ..self.header(now, deadline)
                 };
                 out.push(Output::Send(
                     ask.node,
-                    Message::Replica(id, header, request),
+                    Message::Replica(asked_as, header, request),
                 ));
             } else if let Some(conversation) = self.conversations.get_mut(&id) {
                 if let Kind::Read(read) = &mut conversation.kind {
@@ -357,6 +365,9 @@ impl<S: Storage> Node<S> {
     /// Takes a conversation off the table.
     pub(crate) fn end(&mut self, id: RequestId) -> Option<Conversation> {
         let conversation = self.conversations.remove(&id)?;
+        if !self.again.is_empty() {
+            self.again.retain(|_, (of, _)| *of != id);
+        }
         self.bytes_in_flight -= conversation.kind.bytes();
         if let Kind::Write(write) = &conversation.kind {
             self.hint_writes -= write.hints_outstanding();

@@ -114,11 +114,13 @@ impl Faults {
         let accidents = all.into_iter().filter(|_| rng.random_bool(0.5));
         let mut accidents: Vec<Accident> = accidents.collect();
         // A disk that fails takes one copy. Two that fail may take all there are, so of these each seed has one kind at the most.
-        accidents.extend(match rng.random_range(0..6) {
+        let kinds = if profile.losses { 4 } else { 6 };
+        accidents.extend(match rng.random_range(0..kinds) {
             0 => Some(Accident::Rollback),
             1 => Some(Accident::RecordLoss),
             2 => Some(Accident::Damage),
             3 if os_durability => Some(Accident::LosePower),
+            3 if profile.losses => Some(Accident::Rollback),
             _ => None,
         });
         Faults {

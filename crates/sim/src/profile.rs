@@ -10,6 +10,8 @@ pub struct Profile {
     pub name: &'static str,
     /// Whether faults happen at all.
     pub faults: bool,
+    /// Whether disks lose something in every seed, rather than in one of two.
+    pub losses: bool,
     /// The fewest and the most operations of a seed.
     pub operations: (u32, u32),
     /// What is broken on purpose, to see that it is caught.
@@ -21,6 +23,7 @@ impl Profile {
     pub const SHORT: Profile = Profile {
         name: "short",
         faults: true,
+        losses: false,
         operations: (60, 300),
         mutant: None,
     };
@@ -28,6 +31,12 @@ impl Profile {
     pub const LONG: Profile = Profile {
         name: "long",
         operations: (1_000, 4_000),
+        ..Profile::SHORT
+    };
+    /// All faults, and a disk loses something in every seed: what is rare in the others is looked for here.
+    pub const LOSSES: Profile = Profile {
+        name: "losses",
+        losses: true,
         ..Profile::SHORT
     };
     /// No faults but delay: what fails here fails always.
@@ -38,7 +47,12 @@ impl Profile {
     };
 
     /// Every profile that can be asked for.
-    pub const ALL: [Profile; 3] = [Profile::SHORT, Profile::LONG, Profile::CALM];
+    pub const ALL: [Profile; 4] = [
+        Profile::SHORT,
+        Profile::LONG,
+        Profile::LOSSES,
+        Profile::CALM,
+    ];
 
     /// The same profile with something broken.
     #[must_use]

@@ -76,7 +76,8 @@ fn is_caught(mutant: Mutant, seeds: u64) {
     assert!(sound.is_empty(), "seed {seed}, with no mutant: {sound:#?}");
 }
 
-/// Many seeds, when asked for: `QUORATE_SIM_SEEDS=100000..120000 cargo test -p quorate-sim --test seeds -- --ignored`.
+/// Many seeds, when asked for: `QUORATE_SIM_SEEDS=100000..120000 cargo test -p quorate-sim --test seeds -- --ignored`, of
+/// `QUORATE_SIM_PROFILE` if that is set.
 #[test]
 #[ignore = "takes minutes; `quorate sim` does the same with progress"]
 fn a_campaign_holds() {
@@ -84,9 +85,11 @@ fn a_campaign_holds() {
     let (first, end) = range.split_once("..").expect("QUORATE_SIM_SEEDS=A..B");
     let number = |text: &str| text.parse::<u64>().expect("QUORATE_SIM_SEEDS=A..B");
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    let profile = std::env::var("QUORATE_SIM_PROFILE").unwrap_or_else(|_| "short".to_owned());
+    let profile: Profile = profile.parse().expect("QUORATE_SIM_PROFILE");
     let (mut operations, mut bad) = (0, 0);
     for seed in number(first)..number(end) {
-        let report = check_seed(seed, &Profile::SHORT);
+        let report = check_seed(seed, &profile);
         operations += report.operations;
         for (what, count) in report.counts {
             *counts.entry(what).or_default() += count;

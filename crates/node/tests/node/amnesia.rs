@@ -450,3 +450,37 @@ fn writes_go_on_while_a_node_is_being_refilled() {
     assert_eq!(c.live(2, KEY), ["old"]);
     assert_eq!(c.live(2, "other"), ["v"]);
 }
+
+/// A replica that has lost what it took last shows what that replaced. What it lost comes again with the removal of what it shows: the one is
+/// not taken without the other, nor is anything that comes with them, and both are once it is known that it was lost.
+#[test]
+fn a_removal_waits_for_what_was_lost_and_comes_with_it() {
+    let mut c = Cluster::at_rest(3, calm());
+    let old = holding(&[(foreign(1), "old")], &[]);
+    let new = holding(&[(foreign(2), "new")], &[foreign(1)]);
+    c.plant(2, KEY, &holding(&[(foreign(2), "new")], &[]));
+    lose_record(&c, &c.disks[2].clone(), KEY, true);
+    c.reboot(2);
+    c.plant(2, KEY, &old);
+    assert!(clock(&c, 2).contains(foreign(2)));
+    let third = holding(&[(foreign(2), "new"), (foreign(3), "third")], &[foreign(1)]);
+    for record in [&new, &third] {
+        let message = c.merge(u64::MAX, KEY, record);
+        let (from, to) = (0, 2);
+        c.leave(0);
+        c.leave(1);
+        c.arrive(Envelope { from, to, message });
+        c.settle();
+        assert_eq!(c.live(2, KEY), ["old"]);
+    }
+    c.plant(0, KEY, &new);
+    c.plant(1, KEY, &new);
+    for at in 0..3 {
+        c.come_back(at);
+    }
+    c.tend(3 * SECOND);
+    for at in 0..3 {
+        assert_eq!(c.live(at, KEY), ["new"], "n{at}");
+    }
+    assert_eq!(c.counted(2, "Reinstated"), 1);
+}

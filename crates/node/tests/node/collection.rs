@@ -2,10 +2,17 @@
 
 use std::time::Duration;
 
-use quorate_causal::{Dot, Record};
-use quorate_protocol::{Answer, Message, ReplicaRequest, Request};
+use quorate_causal::{Dot, DotSet, Record};
+use quorate_node::Input;
+use quorate_protocol::{
+    Answer, BucketId, Message, Removal, Removals, ReplicaReply, ReplicaRequest, Request, RequestId,
+    Upkeep,
+};
+use quorate_ring::NodeId;
 
-use crate::cluster::{BUCKET, Cluster, With, delete, foreign, get, holding, payload, put, r, w};
+use crate::cluster::{
+    BUCKET, Cluster, Envelope, With, delete, foreign, get, holding, payload, put, r, w,
+};
 use crate::hints::KEY;
 use crate::tended::{SECOND, calm, collecting};
 
@@ -337,4 +344,120 @@ fn a_collected_removal_brings_what_stands_in_its_place() {
         quorate_causal::DotSet::new(),
     );
     assert!(c.all_have(&p, KEY, &kept), "{}", c.log);
+}
+
+/// A replica that is asked again, since another has forgotten a removal meanwhile, is not taken at its word of before: that comes twice.
+#[test]
+fn an_answer_that_comes_twice_is_none_to_the_second_question() {
+    let limits = quorate_node::Limits {
+        collect_after: SECOND / 20,
+        ..calm()
+    };
+    let Stage {
+        mut c,
+        primaries: p,
+        ..
+    } = stage(limits);
+    for at in [p[1], p[2]] {
+        c.plant(at, KEY, &holding(&[(foreign(1), "v")], &[]));
+    }
+    let is_read = |m: &Message| matches!(m, Message::Replica(_, _, ReplicaRequest::Read(_)));
+    let slow = |e: &Envelope| e.to == p[2] && is_read(&e.message);
+    let is_record = |e: &Envelope| {
+        e.from == p[1] && matches!(e.message, Message::Reply(_, ReplicaReply::Record(_)))
+    };
+    let read = c.ask(p[0], get(KEY).with(r(3)));
+    c.settle_but(&mut |e| slow(e) || is_record(e));
+    let told = c.wire.iter().find(|e| is_record(e));
+    let told = told.expect("digests differ").clone();
+    c.settle_but(&mut |e| slow(e));
+    let deleted = c.ask(p[1], delete(KEY).with(w(3)));
+    c.tend_but(2 * SECOND, slow);
+    assert_eq!(c.answer_to(deleted), Some(&Answer::Deleted));
+    assert!(collected(&c, &p), "{}", c.log);
+    // Now it learns that the last has nothing, and what became of it; and the first is asked again.
+    let again = |e: &Envelope| e.to == p[1] && is_read(&e.message);
+    c.settle_but(&mut |e| again(e));
+    assert_eq!(c.wire.iter().filter(|e| again(e)).count(), 1, "{}", c.log);
+    c.arrive(told);
+    c.settle_but(&mut |e| again(e));
+    assert_eq!(c.answer_to(read), None);
+    c.settle();
+    assert_eq!(c.answer_to(read), Some(&Answer::Absent));
+}
+
+/// A replica whose disk has failed still knows that a value never was there.
+#[test]
+fn what_a_fallback_keeps_is_not_hidden_by_a_replica_whose_disk_has_failed() {
+    let Stage {
+        mut c,
+        primaries: p,
+        fallback,
+    } = stage(calm());
+    p.map(|at| c.leave(at));
+    done(&mut c, fallback, put(KEY, "v").with(w(1)));
+    c.come_back(p[0]);
+    c.come_back(p[1]);
+    c.input(p[1], Input::Poisoned("the disk failed".to_owned()));
+    let read = c.ask(p[0], get(KEY).with(r(3)));
+    c.settle();
+    assert_eq!(c.counted(p[0], "FallbackRead"), 1);
+    assert_eq!(c.shown(read), ["v"]);
+}
+
+/// What is not shown takes nothing away either.
+#[test]
+fn what_a_fallback_keeps_and_a_primary_has_no_more_removes_nothing_in_a_read() {
+    let Stage {
+        mut c,
+        primaries: p,
+        fallback,
+    } = stage(calm());
+    // The primary took the new value once, and has it no more.
+    c.plant(p[0], KEY, &holding(&[(foreign(2), "new")], &[]));
+    c.plant(p[0], KEY, &holding(&[], &[foreign(2)]));
+    forget(&mut c, p[0], foreign(2));
+    c.plant(p[0], KEY, &holding(&[(foreign(1), "old")], &[]));
+    let kept = holding(&[(foreign(2), "new")], &[foreign(1)]);
+    c.leave(p[1]);
+    c.leave(p[2]);
+    let Message::Replica(id, header, ReplicaRequest::Merge(mut merge)) =
+        c.merge(u64::MAX, KEY, &kept)
+    else {
+        unreachable!("a merge");
+    };
+    merge.hint_for = Some(NodeId(p[1] as u64));
+    let message = Message::Replica(id, header, ReplicaRequest::Merge(merge));
+    let (from, to) = (p[0], fallback);
+    c.arrive(Envelope { from, to, message });
+    c.settle();
+    assert_eq!(hinted(&c, fallback), [foreign(2)]);
+    let read = c.ask(p[0], get(KEY).with(r(2)));
+    c.settle();
+    assert_eq!(c.counted(p[0], "FallbackRead"), 1);
+    assert_eq!(c.shown(read), ["old"]);
+}
+
+/// A replica is told that everybody has a removal.
+fn forget(c: &mut Cluster, at: usize, dot: Dot) {
+    let dots: DotSet = [dot].into_iter().collect();
+    let removal = Removal {
+        bucket: BucketId::new(BUCKET, 0),
+        key: KEY.into(),
+        dots: dots.encode(),
+    };
+    let asked = Upkeep::Forget(Removals {
+        vnode: c.vnode(KEY),
+        keys: vec![removal],
+    });
+    let request = ReplicaRequest::Upkeep(Box::new(asked));
+    let message = Message::Replica(RequestId(u64::MAX), c.header(), request);
+    let from = (at + 1) % 4;
+    c.arrive(Envelope {
+        from,
+        to: at,
+        message,
+    });
+    c.settle();
+    assert!(c.has_nothing(at, KEY));
 }
