@@ -549,17 +549,18 @@ impl ReadConversation {
         let mut merged = Record::new();
         let outlived = self.outlived();
         for (node, record) in self.records() {
-            let is_hidden = |dot: Dot| outlived.contains(dot) && self.stand_ins.has(node);
-            let hides = record.live().iter().any(|s| is_hidden(s.span.dot));
-            if !hides {
+            if !self.stand_ins.has(node) {
                 merged.merge(record);
                 continue;
             }
-            // Without what it removed: if it was removed itself, whoever has that knows of it, and if not, its readers would be shown
-            // neither it nor what stood before it.
-            let live = record.live().iter();
-            let live = live.filter(|s| !is_hidden(s.span.dot)).cloned();
-            merged.merge(&Record::from_parts(live.collect(), DotSet::new()));
+            let all = record.live().iter();
+            let shown = all.filter(|s| !outlived.contains(s.span.dot)).cloned();
+            let shown: Vec<_> = shown.collect();
+            // Where nothing of it is shown, nothing that it removed is taken away: readers would see neither the one nor the other.
+            let hides_all = shown.is_empty() && !record.live().is_empty();
+            if !hides_all {
+                merged.merge(&Record::from_parts(shown, record.evidence().clone()));
+            }
         }
         let mut repairs = Vec::new();
         // Replicas that show the same values are left alone, whatever their evidence: reads of a healthy key write nothing.
