@@ -1,6 +1,7 @@
 //! The gateway's way to the node in this process.
 
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use quorate_gateway::Backend;
 use quorate_protocol::{Answer, Header, Refusal, Request, Unmet};
@@ -43,6 +44,7 @@ impl Backend for LocalNode {
         let read_only = !request.is_write();
         let (asker, answer) = oneshot::channel();
         let http = HttpRequest {
+            since: Instant::now(),
             header,
             request,
             asker,

@@ -48,6 +48,15 @@ const DONE_OR_NOT: Unmet = Unmet {
     may_have_written: true,
 };
 
+/// A client's request that has waited so long for its turn is refused: this node is so far behind that it would do better with less, and
+/// another may do it at once. Much shorter, and one stalled sync or a burst would refuse what could be done in time; much longer, and those who
+/// wait are no longer there when they are answered.
+const WAIT_MAX: Duration = Duration::from_millis(500);
+
+/// While so many events wait that the batch is full, what a node does for its own upkeep is put off, but not for longer than this: hints and
+/// evidence that nobody takes away would grow without end.
+const YIELD_MAX: Duration = Duration::from_millis(50);
+
 /// The loop turns at least so often, so that it notices when it was stopped.
 const HEARTBEAT: Duration = Duration::from_millis(200);
 
@@ -119,6 +128,8 @@ pub(crate) struct Driver<S> {
     slow: Throttle,
     /// Whether the disk was nearly full at the last look.
     disk_full: bool,
+    /// When the core was woken last.
+    woken: Instant,
 }
 
 impl<S: Storage> Driver<S> {
@@ -153,6 +164,7 @@ impl<S: Storage> Driver<S> {
             steps,
             slow: Throttle::new(),
             disk_full: false,
+            woken: Instant::now(),
         }
     }
 
@@ -176,19 +188,20 @@ impl<S: Storage> Driver<S> {
                     // The gateway and the links hold the other end for as long as this runs.
                     assert!(count > 0, "the queue of events is closed while the node runs");
                 }
-                () = timer.as_mut() => self.input(Input::Wake),
+                () = timer.as_mut() => self.wake(),
             }
             let stopped = turned.elapsed();
             turned += stopped;
             if stopped > self.surroundings.silence_max + HEARTBEAT {
                 self.was_stopped(stopped);
             }
+            let yields = taken.len() == TAKEN_AT_ONCE && self.woken.elapsed() < YIELD_MAX;
             for event in taken.drain(..) {
                 self.take(event);
             }
-            // Under load the timer above may never have its turn.
-            if self.node.wake_at().is_some_and(|at| at <= self.now()) {
-                self.input(Input::Wake);
+            // Under load the timer above may never have its turn. What requests wait for rings with any input.
+            if !yields && self.node.wake_at().is_some_and(|at| at <= self.now()) {
+                self.wake();
             }
             loop {
                 while let Some(input) = self.node.submit() {
@@ -277,21 +290,28 @@ impl<S: Storage> Driver<S> {
         self.node.handle(now, input, &mut self.outputs);
     }
 
+    /// Lets the core do what is due, its upkeep among it.
+    fn wake(&mut self) {
+        self.woken = Instant::now();
+        self.input(Input::Wake);
+    }
+
     fn take(&mut self, event: Event) {
         match event {
-            Event::Frames(id, frames, _room) => {
+            Event::Frames(id, frames, since, _room) => {
                 for frame in &frames {
-                    self.frame(id, frame);
+                    self.frame(id, frame, since);
                 }
             }
             Event::Http(http) => {
                 let HttpRequest {
+                    since,
                     header,
                     request,
                     asker,
                     _place,
                 } = *http;
-                self.ask(Asker::Http(asker), header, request);
+                self.ask(Asker::Http(asker), header, request, since);
             }
             Event::Commit(CommitEvent::Progress(progress)) => {
                 self.committed(Input::Progress(progress));
@@ -336,8 +356,8 @@ impl<S: Storage> Driver<S> {
         }
     }
 
-    /// A client of this node asks.
-    fn ask(&mut self, asker: Asker, header: Header, request: Request) {
+    /// A client of this node asks, and has waited `since` for its turn.
+    fn ask(&mut self, asker: Asker, mut header: Header, request: Request, since: Instant) {
         self.metrics.asked(&request);
         if let Some(steps) = &self.steps {
             steps.client_asks(&header, &request);
@@ -351,6 +371,13 @@ impl<S: Storage> Driver<S> {
             since: now,
         };
         self.askers.insert(caller, waiting);
+        let waited = since.elapsed();
+        if waited > WAIT_MAX || !takes_off(&mut header, waited) {
+            // Nothing was begun.
+            let refused = Answer::Refused(Refusal::Overloaded);
+            self.outputs.push(Output::Answer(caller, refused));
+            return;
+        }
         let input = Input::Request(caller, header, request);
         self.node.handle(now, input, &mut self.outputs);
     }
@@ -542,7 +569,7 @@ impl<S: Storage> Driver<S> {
 
     // ---- What comes in ----
 
-    fn frame(&mut self, id: ConnectionId, frame: &Bytes) {
+    fn frame(&mut self, id: ConnectionId, frame: &Bytes, since: Instant) {
         // Gone, if an earlier frame of the same batch broke the rules.
         let Some(link) = self.connections.get(&id) else {
             return;
@@ -557,20 +584,25 @@ impl<S: Storage> Driver<S> {
                 let node = *node;
                 self.input(Input::Message(node, message));
             }
-            (End::Accepted(Identity::Node(node)), message @ Message::Replica(..)) => {
+            (End::Accepted(Identity::Node(node)), Message::Replica(request, mut header, body)) => {
                 let node = NodeId(*node);
-                if let Message::Replica(_, _, request) = &message {
-                    self.metrics.replica_asked(request);
-                }
-                self.note_asked(node, &message);
                 self.accepted.insert(node, id);
+                self.metrics.replica_asked(&body);
+                if !takes_off(&mut header, since.elapsed()) {
+                    return self.metrics.overdue();
+                }
+                let message = Message::Replica(request, header, body);
+                self.note_asked(node, &message);
                 self.input(Input::Message(node, message));
             }
-            (End::Accepted(Identity::Node(node)), Message::Request(request, header, body))
+            (End::Accepted(Identity::Node(node)), Message::Request(request, mut header, body))
                 if header.forwarded =>
             {
                 let node = NodeId(*node);
                 self.accepted.insert(node, id);
+                if !takes_off(&mut header, since.elapsed()) {
+                    return self.metrics.overdue();
+                }
                 let message = Message::Request(request, header, body);
                 self.note_asked(node, &message);
                 self.input(Input::Message(node, message));
@@ -583,7 +615,7 @@ impl<S: Storage> Driver<S> {
                     request,
                     writes: body.is_write(),
                 };
-                self.ask(asker, header, body);
+                self.ask(asker, header, body, since);
             }
             (End::Accepted(Identity::Client(_)), Message::Request(..)) => {
                 self.violated(id, "a client may speak for nobody but itself");
@@ -719,8 +751,42 @@ impl<S: Storage> Driver<S> {
     }
 }
 
+/// Takes the time that a request has waited for its turn off the time that it has. False if that is over: whoever asked has given it
+/// up.
+fn takes_off(header: &mut Header, waited: Duration) -> bool {
+    let waited_ms = u32::try_from(waited.as_millis()).unwrap_or(u32::MAX);
+    // 0 stands for the default, or for no deadline.
+    if header.deadline_ms == 0 || waited_ms == 0 {
+        return true;
+    }
+    header.deadline_ms = header.deadline_ms.saturating_sub(waited_ms);
+    header.deadline_ms > 0
+}
+
 /// A frame that the peer would not take.
 struct TooLarge {
     size: u64,
     limit: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_uses_up_the_time_that_a_request_has() {
+        let of = |deadline_ms: u32, waited_ms: u64| {
+            let mut header = Header {
+                deadline_ms,
+                ..Header::default()
+            };
+            let goes_on = takes_off(&mut header, Duration::from_millis(waited_ms));
+            goes_on.then_some(header.deadline_ms)
+        };
+        assert_eq!(of(100, 0), Some(100));
+        assert_eq!(of(100, 99), Some(1));
+        assert_eq!(of(100, 100), None);
+        assert_eq!(of(100, u64::MAX / 2), None);
+        assert_eq!(of(0, 5_000), Some(0), "no deadline");
+    }
 }

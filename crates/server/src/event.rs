@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
 use quorate_protocol::{Answer, Header, Request};
@@ -39,8 +40,8 @@ pub(crate) enum Event {
     Http(Box<HttpRequest>),
     /// A connection is there.
     Opened(ConnectionId, End, Sender),
-    /// A connection brought frames. The room is given back when this is dropped.
-    Frames(ConnectionId, Vec<Bytes>, OwnedSemaphorePermit),
+    /// A connection brought frames, at that moment. The room is given back when this is dropped.
+    Frames(ConnectionId, Vec<Bytes>, Instant, OwnedSemaphorePermit),
     /// A connection is gone.
     Closed(ConnectionId, CloseReason),
     /// The disk and the clock were looked at.
@@ -52,6 +53,8 @@ pub(crate) enum Event {
 /// A request of the gateway, and who waits for its answer.
 #[derive(Debug)]
 pub(crate) struct HttpRequest {
+    /// When it came.
+    pub(crate) since: Instant,
     pub(crate) header: Header,
     pub(crate) request: Request,
     pub(crate) asker: oneshot::Sender<Answer>,
@@ -109,11 +112,12 @@ impl Events {
 
     /// Waits for room for these frames and queues them.
     pub(crate) async fn push_frames(&self, id: ConnectionId, frames: Vec<Bytes>) -> bool {
+        let since = Instant::now();
         let bytes: usize = frames.iter().map(Bytes::len).sum();
         let share = bytes.clamp(1, self.room_max as usize) as u32;
         let room = self.room.clone().acquire_many_owned(share).await;
         let room = room.expect("this semaphore is never closed");
-        self.push(Event::Frames(id, frames, room))
+        self.push(Event::Frames(id, frames, since, room))
     }
 
     /// A place for one more HTTP request, if there is one.

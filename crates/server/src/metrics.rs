@@ -154,6 +154,7 @@ pub(crate) struct Metrics {
     events: Events,
     upkeep: upkeep::Upkeep,
     slow: Counter,
+    overdue: Counter,
     http: [Counter; CLASSES.len()],
     gauges: Gauges,
     /// By the name of the node they are for.
@@ -480,6 +481,10 @@ impl Metrics {
                 "slow_requests",
                 "Requests that took longer than slow_request, logged or not",
             ),
+            overdue: make.counter(
+                "replica_requests_overdue",
+                "What other nodes asked and waited for no more when its turn came: it was not done",
+            ),
             http: make.counters(
                 "http_responses",
                 "HTTP responses, by the class of their status",
@@ -657,6 +662,10 @@ impl Metrics {
 
     pub(crate) fn slow(&self) {
         self.slow.inc();
+    }
+
+    pub(crate) fn overdue(&self) {
+        self.overdue.inc();
     }
 
     pub(crate) fn responded(&self, status: u16) {
