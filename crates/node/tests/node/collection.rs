@@ -394,7 +394,9 @@ fn what_a_fallback_keeps_is_not_hidden_by_a_replica_whose_disk_has_failed() {
         primaries: p,
         fallback,
     } = stage(calm());
-    p.map(|at| c.leave(at));
+    for at in p {
+        c.leave(at);
+    }
     done(&mut c, fallback, put(KEY, "v").with(w(1)));
     c.come_back(p[0]);
     c.come_back(p[1]);
