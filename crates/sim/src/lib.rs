@@ -11,8 +11,11 @@
 //! assert_eq!(report.trace, quorate_sim::run_seed(7, &quorate_sim::Profile::SHORT).trace);
 //! ```
 //!
-//! Not simulated yet, since the product does not have it yet: anti-entropy, collection of evidence, membership
-//! changes, typed data. Power loss is simulated under `durability = "fsync"`; under `"os"` only the process dies.
+//! Disks also lose what they had acknowledged: directories are put back to older copies, records disappear or can no longer be read, and under
+//! `durability = "os"` one node at a time loses power. What is then not promised is said where it is excused (`excuse` in `world`).
+//!
+//! Not simulated yet, since the product does not have it yet: membership changes, typed data. Damage is simulated record by record, not of
+//! whole blocks.
 
 mod clients;
 mod faults;
