@@ -57,7 +57,14 @@ impl Default for Recorder {
 
 impl Recorder {
     fn now(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_micros()).expect("no run takes that long")
+        self.at(Instant::now())
+    }
+
+    /// A moment since it was made, on the history's clock.
+    #[must_use]
+    pub fn at(&self, moment: Instant) -> u64 {
+        let since = moment.saturating_duration_since(self.began);
+        u64::try_from(since.as_micros()).expect("no run takes that long")
     }
 
     fn done(&self) -> MutexGuard<'_, Vec<Operation>> {

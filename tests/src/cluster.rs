@@ -8,6 +8,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::binary::{Done, quorate, run};
+use crate::http;
 use crate::ports::free_base_port;
 use crate::process::Process;
 
@@ -160,6 +161,18 @@ impl Cluster {
                     .expect(0);
             }
         }
+    }
+
+    /// A metric of a node that has no labels; `None` where the node does not answer.
+    #[must_use]
+    pub fn metric(&self, number: u16, name: &str) -> Option<i64> {
+        let url = format!("http://{}/metrics", self.address(number));
+        let mut answer = http().get(&url).call().ok()?;
+        let text = answer.body_mut().read_to_string().ok()?;
+        let line = text
+            .lines()
+            .find(|line| line.split(' ').next() == Some(name))?;
+        line.rsplit(' ').next()?.parse().ok()
     }
 
     /// A command of the CLI on this cluster.

@@ -2,17 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::Rng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rustix::process::Signal;
 
+use crate::clients::REPLICAS;
 use crate::cluster::Cluster;
 use crate::network::{Link, Network};
+
+/// How old a copy is at the least that a directory is replaced by.
+const COPY_AGE_MIN: Duration = Duration::from_secs(2);
 
 /// A kind of fault.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -35,11 +39,13 @@ pub enum Fault {
     Delay,
     /// Its files may not grow beyond a few bytes more than the largest has: a write is torn, and those after it fail.
     DiskFull,
+    /// SIGKILL, and its directory replaced by an older copy of itself.
+    Rollback,
 }
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Fault; 9] = [
+    pub const ALL: [Fault; 10] = [
         Fault::Kill,
         Fault::KillAll,
         Fault::Pause,
@@ -49,13 +55,14 @@ impl Fault {
         Fault::Loss,
         Fault::Delay,
         Fault::DiskFull,
+        Fault::Rollback,
     ];
 
     /// Whether it is of a process, and not of the network.
     fn of_process(self) -> bool {
         matches!(
             self,
-            Fault::Kill | Fault::KillAll | Fault::Pause | Fault::DiskFull
+            Fault::Kill | Fault::KillAll | Fault::Pause | Fault::DiskFull | Fault::Rollback
         )
     }
 }
@@ -73,6 +80,11 @@ pub struct Nemesis<'a> {
     /// What is wrong now, and with which node.
     now: Vec<(Fault, u16)>,
     counts: BTreeMap<Fault, u32>,
+    /// Who may lose what it has: all nodes but one. For what was deleted and forgotten is kept away by those who never lost anything.
+    losers: Vec<u16>,
+    /// Copies of directories, and when they were taken.
+    copies: BTreeMap<u16, (PathBuf, Instant)>,
+    losses: Vec<Instant>,
 }
 
 impl<'a> Nemesis<'a> {
@@ -83,8 +95,11 @@ impl<'a> Nemesis<'a> {
         network: &'a Network,
         nodes: u16,
         durability: &'static str,
-        rng: ChaCha8Rng,
+        mut rng: ChaCha8Rng,
     ) -> Self {
+        let mut losers: Vec<u16> = (1..=nodes).collect();
+        losers.shuffle(&mut rng);
+        losers.truncate(REPLICAS - 1);
         let mut nemesis = Nemesis {
             cluster,
             network,
@@ -94,6 +109,9 @@ impl<'a> Nemesis<'a> {
             bag: Vec::new(),
             now: Vec::new(),
             counts: BTreeMap::new(),
+            losers,
+            copies: BTreeMap::new(),
+            losses: Vec::new(),
         };
         for number in 1..=nodes {
             nemesis.start(number);
@@ -112,6 +130,12 @@ impl<'a> Nemesis<'a> {
     #[must_use]
     pub fn counts(&self) -> &BTreeMap<Fault, u32> {
         &self.counts
+    }
+
+    /// When a directory was replaced by an older copy.
+    #[must_use]
+    pub fn losses(&self) -> &[Instant] {
+        &self.losses
     }
 
     /// Makes one thing go wrong, or two; says for how long.
@@ -135,7 +159,7 @@ impl<'a> Nemesis<'a> {
         self.network.mend();
         for (fault, number) in std::mem::take(&mut self.now) {
             match fault {
-                Fault::Kill | Fault::KillAll => self.start(number),
+                Fault::Kill | Fault::KillAll | Fault::Rollback => self.start(number),
                 Fault::Pause => self.cluster.node(number).signal(Signal::CONT),
                 Fault::DiskFull => {
                     // A node whose disk failed is to be started again, if it still runs.
@@ -154,7 +178,10 @@ impl<'a> Nemesis<'a> {
     }
 
     fn inject(&mut self, fault: Fault) {
-        let one = self.rng.random_range(1..=self.nodes);
+        let one = match fault {
+            Fault::Rollback => self.losers[self.rng.random_range(0..self.losers.len())],
+            _ => self.rng.random_range(1..=self.nodes),
+        };
         let others: Vec<u16> = (1..=self.nodes).filter(|other| *other != one).collect();
         let other = others[self.rng.random_range(0..others.len())];
         let concerned = match fault {
@@ -167,6 +194,13 @@ impl<'a> Nemesis<'a> {
             self.bag.push(fault);
             return;
         }
+        if fault == Fault::Rollback && !self.roll_back(one) {
+            // Not now. It comes when all the others have come, and not before.
+            if !self.bag.is_empty() {
+                self.bag.insert(0, fault);
+            }
+            return;
+        }
         let cut = Link {
             cut: true,
             ..Link::default()
@@ -174,6 +208,7 @@ impl<'a> Nemesis<'a> {
         match fault {
             Fault::Kill | Fault::KillAll => self.cluster.kill_nodes(&concerned),
             Fault::Pause => self.cluster.node(one).signal(Signal::STOP),
+            Fault::Rollback => {}
             Fault::DiskFull => {
                 let dir = self.cluster.dir().join(format!("cluster/node-{one}"));
                 let room = self.rng.random_range(1..8_192);
@@ -221,6 +256,35 @@ impl<'a> Nemesis<'a> {
         *self.counts.entry(fault).or_default() += 1;
     }
 
+    /// Replaces a node's directory by an older copy of itself; without one, kills the node and takes one. Returns whether it did
+    /// the former.
+    ///
+    /// That all others have what they ever had is part of the fault, and that they have heard of the node since the copy was taken.
+    fn roll_back(&mut self, number: u16) -> bool {
+        let whole =
+            self.now.is_empty() && (1..=self.nodes).all(|number| is_whole(self.cluster, number));
+        let older = self.cluster.dir().join(format!("older-{number}"));
+        let dir = self
+            .cluster
+            .dir()
+            .join(format!("cluster/node-{number}/data"));
+        let copied = self.copies.get(&number);
+        if !whole || copied.is_some_and(|(_, at)| at.elapsed() < COPY_AGE_MIN) {
+            return false;
+        }
+        self.cluster.kill_node(number);
+        let Some((older, _)) = self.copies.remove(&number) else {
+            copy(&dir, &older);
+            self.copies.insert(number, (older, Instant::now()));
+            self.start(number);
+            return false;
+        };
+        fs::remove_dir_all(&dir).expect("removed");
+        fs::rename(older, dir).expect("put back");
+        self.losses.push(Instant::now());
+        true
+    }
+
     fn start(&mut self, number: u16) {
         // The signal that comes with a file that is too large would end the process; ignored, the write fails, as on a full disk. What is
         // ignored stays so through `exec`, and the process keeps its number.
@@ -232,6 +296,28 @@ impl<'a> Nemesis<'a> {
             .args(server.get_args())
             .env("QUORATE_DURABILITY", self.durability);
         self.cluster.start_node_as(number, &mut command);
+    }
+}
+
+/// Whether a node runs, is heard, and lacks nothing that it ever had.
+fn is_whole(cluster: &Cluster, number: u16) -> bool {
+    let metric = |name| cluster.metric(number, name);
+    metric("quorate_verified") == Some(1) && metric("quorate_partitions_refilling") == Some(0)
+}
+
+/// Copies a directory with all that is in it.
+///
+/// # Panics
+/// If that fails.
+pub fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a directory");
+    for entry in fs::read_dir(from).expect("a directory") {
+        let entry = entry.expect("an entry");
+        let to = to.join(entry.file_name());
+        match entry.file_type().expect("its type").is_dir() {
+            true => copy(&entry.path(), &to),
+            false => drop(fs::copy(entry.path(), &to).expect("copied")),
+        }
     }
 }
 

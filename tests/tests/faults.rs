@@ -1,7 +1,7 @@
 //! Real processes, real faults, and the simulator's judge.
 //!
-//! Clients work on a cluster while its processes are killed, paused and run out of disk, and its network is cut, slow and lossy. Then
-//! everything is mended, every key is read from all of its replicas, and the history is judged: nothing acknowledged is lost, nothing
+//! Clients work on a cluster while its processes are killed, paused, run out of disk and find an older copy of their directory, and its
+//! network is cut, slow and lossy. Then everything is mended, every key is read from all of its replicas, and the history is judged: nothing acknowledged is lost, nothing
 //! removed is back, strict reads were regular; and every node shows the same.
 //!
 //! Which faults come, and when, is drawn from a seed, which is printed. What processes do with them is not: a seed that fails
@@ -23,6 +23,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use quorate_sim::history::{Kind, Operation, Outcome};
+use quorate_sim::losses::{Loss, excuse};
 use quorate_sim::oracle;
 use quorate_tests::clients::{Client, Quorums, REPLICAS, Recorder};
 use quorate_tests::nemesis::{Fault, Nemesis};
@@ -220,6 +221,12 @@ fn whatever_happens_nothing_acknowledged_is_lost_and_nothing_removed_comes_back(
 
     // Everything is mended: the cluster has to work again.
     let counts = nemesis.counts().clone();
+    let losses = nemesis.losses().iter();
+    let losses = losses.map(|moment| Loss {
+        at: recorder.at(*moment),
+        key: None,
+    });
+    let losses: Vec<Loss> = losses.collect();
     let cluster = nemesis.cluster();
     cluster.await_all();
     let all = Quorums::of_primaries(REPLICAS, REPLICAS);
@@ -247,7 +254,8 @@ fn whatever_happens_nothing_acknowledged_is_lost_and_nothing_removed_comes_back(
     keys.dedup();
     let mut shown = at_rest(&mut last, usize::from(nodes), &keys);
 
-    let history = recorder.history();
+    let mut history = recorder.history();
+    excuse(&mut history, &losses, false);
     let found = judge(&history, &shown);
     let with = |outcome| count(&history, |op| op.outcome == outcome);
     let (passed, lost) = network.counts();

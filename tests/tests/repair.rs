@@ -1,9 +1,10 @@
 //! Disks that lose data, and replicas that come to hold the same again, without anybody reading a key.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use quorate_tests::nemesis::copy;
 use quorate_tests::{Cluster, http, wait_until};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -60,17 +61,6 @@ fn held_by(cluster: &Cluster, node: u16) -> Vec<Option<String>> {
         .collect()
 }
 
-/// A metric of a node without labels.
-fn metric(cluster: &Cluster, node: u16, name: &str) -> Option<i64> {
-    let url = format!("http://{}/metrics", cluster.address(node));
-    let mut reply = http().get(&url).call().ok()?;
-    let text = reply.body_mut().read_to_string().ok()?;
-    let line = text
-        .lines()
-        .find(|line| line.split(' ').next() == Some(name))?;
-    line.rsplit(' ').next()?.parse().ok()
-}
-
 fn status(cluster: &Cluster, node: u16) -> Value {
     let address = cluster.address(node);
     let told = cluster.cli(&["status", "-o", "json", "--endpoint", &address]);
@@ -81,9 +71,9 @@ fn status(cluster: &Cluster, node: u16) -> Value {
 fn await_refilled(cluster: &Cluster, node: u16) {
     let refilled = wait_until(SOON, || {
         // First, as before it knows of the loss it is refilling nothing either.
-        metric(cluster, node, "quorate_partitions_refilled_total") > Some(0)
-            && metric(cluster, node, "quorate_verified") == Some(1)
-            && metric(cluster, node, "quorate_partitions_refilling") == Some(0)
+        cluster.metric(node, "quorate_partitions_refilled_total") > Some(0)
+            && cluster.metric(node, "quorate_verified") == Some(1)
+            && cluster.metric(node, "quorate_partitions_refilling") == Some(0)
     });
     assert!(refilled, "{:#}", status(cluster, node));
 }
@@ -98,18 +88,6 @@ fn stop(cluster: &mut Cluster, node: u16) {
 
 fn data_dir(cluster: &Cluster, node: u16) -> PathBuf {
     cluster.dir().join(format!("cluster/node-{node}/data"))
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a directory");
-    for entry in fs::read_dir(from).expect("a directory") {
-        let entry = entry.expect("an entry");
-        let to = to.join(entry.file_name());
-        match entry.file_type().expect("its type").is_dir() {
-            true => copy(&entry.path(), &to),
-            false => drop(fs::copy(entry.path(), &to).expect("copied")),
-        }
-    }
 }
 
 /// Asserts that every node by itself holds what was written last, and nothing that was deleted.
@@ -182,7 +160,7 @@ fn a_disk_that_was_put_back_and_one_that_was_emptied_are_filled_and_nothing_dele
             .all(|node| node["upkeep"]["evidence_keys"] == 0)
     });
     assert!(forgotten, "{:#}", status(&cluster, 1));
-    let forgot = |node| metric(&cluster, node, "quorate_evidence_forgotten_total");
+    let forgot = |node| cluster.metric(node, "quorate_evidence_forgotten_total");
     assert!((1..=3).all(|node| forgot(node) >= Some(KEYS as i64 / 3)));
 
     // Node 3 is put back to before.
@@ -192,12 +170,14 @@ fn a_disk_that_was_put_back_and_one_that_was_emptied_are_filled_and_nothing_dele
     start(&mut cluster, 3);
     cluster.await_all();
     await_refilled(&cluster, 3);
-    assert_eq!(metric(&cluster, 3, "quorate_losses_found_total"), Some(1));
+    assert_eq!(cluster.metric(3, "quorate_losses_found_total"), Some(1));
     assert_all_hold(&mut cluster, &expected);
 
     // Node 2's data is gone as a whole. Whoever asks first, it or a peer, finds the keys that differ.
     let differing = |cluster: &Cluster, node| {
-        metric(cluster, node, "quorate_exchange_differing_keys_total").unwrap_or(0)
+        cluster
+            .metric(node, "quorate_exchange_differing_keys_total")
+            .unwrap_or(0)
     };
     let before = differing(&cluster, 1) + differing(&cluster, 3);
     stop(&mut cluster, 2);

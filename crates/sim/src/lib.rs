@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Disks also lose what they had acknowledged: directories are put back to older copies, records disappear or can no longer be read, and under
-//! `durability = "os"` one node at a time loses power. What is then not promised is said where it is excused (`excuse` in `world`).
+//! `durability = "os"` one node at a time loses power. What is then not promised is said where it is excused ([`losses`]).
 //!
 //! Not simulated yet, since the product does not have it yet: membership changes, typed data. Damage is simulated record by record, not of
 //! whole blocks.
@@ -20,6 +20,7 @@
 mod clients;
 mod faults;
 pub mod history;
+pub mod losses;
 mod network;
 pub mod oracle;
 mod profile;

@@ -1,6 +1,7 @@
 //! A cluster of production nodes, its network, its disks and its clients, all driven from one seed.
 
 mod accidents;
+mod asking;
 mod clocks;
 mod mutants;
 mod rest;
@@ -29,6 +30,7 @@ use rand_chacha::ChaCha12Rng;
 use crate::clients::{BUCKET, Client, SKEW_US, TTL_MS_MAX, Workload};
 use crate::faults::{Accident, Faults};
 use crate::history::{Kind, Operation};
+use crate::losses::Loss;
 use crate::network::{Network, Noticed};
 use crate::profile::{Mutant, Profile};
 
@@ -164,8 +166,7 @@ pub(crate) struct World {
     deadlines: BTreeMap<u64, Option<u64>>,
     /// Whether some clock was further off than it may be. Then deadlines mean nothing while it was.
     clocks_jumped: bool,
-    /// When disks lost something, and of which key if it was of one.
-    losses: Vec<(u64, Option<String>)>,
+    losses: Vec<Loss>,
     /// Who has ever lost what was on its disk.
     lost_disks: BTreeSet<usize>,
     pub(crate) violations: Vec<String>,
@@ -744,114 +745,6 @@ impl World {
             match what {
                 Noticed::Up => self.input(a, Input::Up(peer)),
                 Noticed::Down => self.input(a, Input::Down(peer)),
-            }
-        }
-    }
-
-    // ---- Clients ----
-
-    fn begin(&mut self, client: usize) {
-        if self.healing || self.started >= self.workload.operations {
-            return;
-        }
-        let id = u64::from(self.started);
-        self.started += 1;
-        let node = self.rng.random_range(0..self.slots.len());
-        let replicas = (self.n, self.slots.len() - self.n);
-        let (header, request) =
-            self.clients[client].begin(id, self.now, node, replicas, &self.workload, &mut self.rng);
-        if self.alive(node).is_none() {
-            // Nobody listens there: nothing was sent.
-            let refused = Answer::Refused(Refusal::Draining);
-            self.plan(100, Happening::Told(client, id, Some(refused)));
-            return;
-        };
-        let patience = u64::from(header.deadline_ms) * 1_000 + CLIENT_SLACK_US;
-        self.plan(patience, Happening::Told(client, id, None));
-        self.ask(client, id, node, header, request);
-    }
-
-    /// A client's request is on its way to a node.
-    fn ask(&mut self, client: usize, id: u64, node: usize, header: Header, request: Request) {
-        let Some(epoch) = self.alive(node) else {
-            return;
-        };
-        let caller = Caller(id * self.clients.len() as u64 + client as u64);
-        let delay = self.delay();
-        let ask = Happening::Ask {
-            node,
-            epoch,
-            caller,
-            header,
-            request: Box::new(request),
-        };
-        self.plan(delay, ask);
-    }
-
-    fn told(&mut self, client: usize, id: u64, answer: Option<Answer>) {
-        if self.clients[client].busy.as_ref().map(|op| op.id) != Some(id) {
-            return; // Told already.
-        }
-        self.note(b"told", client, id);
-        if let Some(request) = self.clients[client].turn_page(answer.as_ref()) {
-            let node = self.rng.random_range(0..self.slots.len());
-            if self.alive(node).is_some() {
-                *self.accidents.entry("page turned").or_default() += 1;
-                self.ask(client, id, node, Header::default(), request);
-                return;
-            }
-            // Nobody listens there; this one does not try again.
-            self.told(client, id, None);
-            return;
-        }
-        if let Some(op) = self.clients[client].end(self.now, answer) {
-            self.history.push(op);
-        }
-        let pause = self.workload.pause_us(&mut self.rng);
-        self.plan(pause, Happening::Begin(client));
-    }
-
-    /// What is still under way when the clients are stopped has an unknown outcome.
-    pub(crate) fn close_history(&mut self) {
-        for client in &mut self.clients {
-            if let Some(mut op) = client.end(u64::MAX, None) {
-                op.end = u64::MAX;
-                self.history.push(op);
-            }
-        }
-        self.history.sort_by_key(|op| op.id);
-        self.check_lifetimes();
-        self.excuse();
-    }
-
-    /// Takes back what is not promised where disks lost something: what had one copy may be gone, and what was being written when
-    /// one copy was; a record that is missing without a trace is missing until that is found; and one answer alone may be of before a loss.
-    fn excuse(&mut self) {
-        let Some(last) = self.losses.iter().map(|(at, _)| *at).max() else {
-            return;
-        };
-        let first = self.losses.iter().map(|(at, _)| *at).min().unwrap_or(last);
-        let lost = |key: &str| {
-            let mut losses = self.losses.iter();
-            losses
-                .find(|(_, lost)| lost.as_deref() == Some(key))
-                .map(|(at, _)| *at)
-        };
-        let silent = self.faults_drawn.contains(&Accident::RecordLoss);
-        for op in &mut self.history {
-            let lost = match op.kind {
-                // A listing is of all keys.
-                Kind::List(_) => Some(first),
-                _ => lost(&op.key),
-            };
-            let copies = if op.acknowledged() { op.quorum.0 } else { 0 };
-            // Whoever had a copy may have lost it, and have been given back what the others held before theirs came.
-            let was_under_way = lost.is_some_and(|at| op.start <= at && at <= op.end);
-            let fragile = copies < 2 && (op.start <= last || lost.is_some());
-            op.fragile = op.kind.is_write() && (fragile || was_under_way);
-            let misses = silent && lost.is_some_and(|at| op.end >= at);
-            if misses || (op.end >= first && op.quorum.1 < 2) {
-                op.strict.1 = 0;
             }
         }
     }

@@ -92,8 +92,7 @@ impl World {
                 if self.alive(victim).is_some() && self.may_lose(victim) {
                     self.crash(victim, true);
                     self.slots[victim].unclean = true;
-                    self.lost_disks.insert(victim);
-                    self.losses.push((self.now, None));
+                    self.lose(victim);
                     self.plan(while_us, Happening::Start(victim));
                 }
                 "power loss of one under os"
@@ -132,6 +131,13 @@ impl World {
         })
     }
 
+    /// Takes note that a node has lost some of what it had.
+    fn lose(&mut self, victim: usize) {
+        self.lost_disks.insert(victim);
+        let at = self.now;
+        self.losses.push(Loss { at, key: None });
+    }
+
     /// Replaces the directory of a node by a copy that was taken before, if there is one, and everybody would know. Else takes
     /// one. Returns whether it was replaced.
     ///
@@ -157,8 +163,7 @@ impl World {
         }
         self.crash(victim, true);
         self.slots[victim].disk = copy;
-        self.lost_disks.insert(victim);
-        self.losses.push((self.now, None));
+        self.lose(victim);
         let delay = self.rng.random_range(10_000..PAUSE_US_MAX);
         self.plan(delay, Happening::Start(victim));
         true
@@ -167,9 +172,8 @@ impl World {
     /// A record of a node is lost or damaged on its disk, of a key that this has not befallen before.
     fn spoil(&mut self, victim: usize, accident: Accident) -> bool {
         let disk = self.slots[victim].disk.clone();
-        let hit = |losses: &[(u64, Option<String>)], key: &str| {
-            losses.iter().any(|(_, lost)| lost.as_deref() == Some(key))
-        };
+        let hit =
+            |losses: &[Loss], key: &str| losses.iter().any(|loss| loss.key.as_deref() == Some(key));
         let records = disk.keys(Family::Records).into_iter();
         let records = records.filter_map(|at| {
             let key = String::from_utf8(at.get(18..)?.to_vec()).ok()?;
@@ -190,7 +194,8 @@ impl World {
                 disk.lose(Family::Trees, &entry);
             }
         }
-        self.losses.push((self.now, Some(key)));
+        let at = self.now;
+        self.losses.push(Loss { at, key: Some(key) });
         true
     }
 }

@@ -123,8 +123,7 @@ impl World {
             _ => return,
         };
         // Under "os" a copy need not be on disk, and what was damaged or lost is not what was written.
-        let is_lost =
-            |(_, key): &(u64, Option<String>)| key.as_ref().is_none_or(|key| *key == op.key);
+        let is_lost = |loss: &Loss| loss.key.as_ref().is_none_or(|key| *key == op.key);
         if self.faults.os_durability || self.losses.iter().any(is_lost) {
             return;
         }
