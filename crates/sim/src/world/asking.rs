@@ -4,7 +4,7 @@ use super::*;
 use crate::losses::excuse;
 
 impl World {
-    fn begin(&mut self, client: usize) {
+    pub(super) fn begin(&mut self, client: usize) {
         if self.healing || self.started >= self.workload.operations {
             return;
         }
@@ -42,7 +42,7 @@ impl World {
         self.plan(delay, ask);
     }
 
-    fn told(&mut self, client: usize, id: u64, answer: Option<Answer>) {
+    pub(super) fn told(&mut self, client: usize, id: u64, answer: Option<Answer>) {
         if self.clients[client].busy.as_ref().map(|op| op.id) != Some(id) {
             return; // Told already.
         }
