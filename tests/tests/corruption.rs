@@ -6,17 +6,24 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use quorate_tests::{Cluster, http, wait_until};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use rustix::process::Signal;
 
 const KEYS: usize = 600;
+/// As many as a cluster has that asks for no other number.
+const PARTITIONS: i64 = 256;
 /// Enough that the records fill many blocks of 4 to 16 KiB.
 const VALUE_BYTES: usize = 2_000;
 /// For what takes some seconds on a quiet machine.
 const SOON: Duration = Duration::from_secs(120);
 const CLOSE_MAX: Duration = Duration::from_secs(30);
 
+/// Text that does not compress, else all of it would be in one block.
 fn value(number: usize) -> String {
-    format!("{number:08} ").repeat(VALUE_BYTES / 9)
+    let mut rng = ChaCha8Rng::seed_from_u64(number as u64);
+    let letters = (0..VALUE_BYTES).map(|_| char::from(rng.random_range(b'!'..=b'~')));
+    letters.collect()
 }
 
 /// Every file below a directory.
@@ -61,6 +68,7 @@ fn blocks_that_changed_on_the_disk_are_made_good_by_the_others() {
         let told = agent.put(&url).send(value(number)).expect("an answer");
         assert_eq!(told.status(), 204, "{url}");
     }
+    let mut spoilt = 0;
     // The second start turns the log into files with blocks; the third finds them spoilt.
     for _ in 0..2 {
         cluster.node(2).signal(Signal::TERM);
@@ -69,7 +77,7 @@ fn blocks_that_changed_on_the_disk_are_made_good_by_the_others() {
         let data = cluster.dir().join("cluster/node-2/data");
         let tables = files(&data).into_iter();
         let tables = tables.filter(|path| path.extension().is_some_and(|e| e == "sst"));
-        let spoilt: usize = tables.map(|path| spoil(&path)).sum();
+        spoilt = tables.map(|path| spoil(&path)).sum();
         eprintln!("{spoilt} blocks spoilt");
         start(&mut cluster, 2);
         cluster.await_all();
@@ -90,16 +98,24 @@ fn blocks_that_changed_on_the_disk_are_made_good_by_the_others() {
         assert_ne!(answer.status(), 404, "{url}");
     }
     eprintln!("{unanswered} of {KEYS} without an answer at first");
-    let found = |cluster: &Cluster| cluster.metric(2, "quorate_damaged_records_found_total");
-    let left = |cluster: &Cluster| cluster.metric(2, "quorate_damaged_records");
-    assert!(
-        wait_until(SOON, || found(&cluster) > Some(0)
-            && left(&cluster) == Some(0)),
-        "{:?} found, {:?} left",
-        found(&cluster),
-        left(&cluster)
-    );
-    eprintln!("{:?} records found damaged", found(&cluster));
+    let metric = |cluster: &Cluster, name| cluster.metric(2, name);
+    let told = |cluster: &Cluster| {
+        [
+            "quorate_partitions_verified_total",
+            "quorate_damaged_records_found_total",
+            "quorate_damaged_records",
+        ]
+        .map(|name| metric(cluster, name))
+    };
+    // All of it has been read once.
+    let verified = wait_until(SOON, || match told(&cluster) {
+        [verified, found, left] => {
+            verified >= Some(PARTITIONS) && found >= Some(spoilt as i64) && left == Some(0)
+        }
+    });
+    let told = told(&cluster);
+    assert!(verified, "verified, found and left: {told:?}");
+    eprintln!("verified, found and left: {told:?}");
 
     // It holds all of it again, by itself.
     for other in [1, 3] {

@@ -7,8 +7,10 @@ use quorate_protocol::{BucketId, VnodeId};
 use quorate_ring::{Partition, ReplicaSetId};
 use quorate_storage::{Batch, Family, Level, Storage, StorageError};
 
+use crate::api::{Event, Output};
 use crate::judge::KeyAt;
 use crate::keys;
+use crate::node::Node;
 use crate::replica::Replica;
 
 /// The damaged keys that are on record.
@@ -43,6 +45,15 @@ pub(crate) fn named(row: &[u8]) -> Option<KeyAt> {
     Some((vnode, bucket, Bytes::copy_from_slice(key)))
 }
 
+impl<S: Storage> Node<S> {
+    /// Tells how many keys were found damaged.
+    pub(crate) fn tell_damaged(&mut self, out: &mut Vec<Output>) {
+        for _ in 0..std::mem::take(&mut self.replica.damage_found) {
+            out.push(Output::Event(Event::DamageFound));
+        }
+    }
+}
+
 impl<S: Storage, W> Replica<S, W> {
     /// Whether a key's record is damaged or lost.
     pub(crate) fn is_damaged(&self, vnode: VnodeId, bucket: BucketId, key: &[u8]) -> bool {
@@ -58,6 +69,7 @@ impl<S: Storage, W> Replica<S, W> {
         if self.poisoned().is_some() || !self.damaged.insert((vnode, bucket, key.clone())) {
             return false;
         }
+        self.damage_found += 1;
         let mut batch = Batch::new();
         let row = keys::damaged(vnode, bucket, key);
         batch.put(Family::Meta, row, Bytes::new());

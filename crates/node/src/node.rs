@@ -326,6 +326,7 @@ impl<S: Storage> Node<S> {
             }
         }
         self.tell_dropped(out);
+        self.tell_damaged(out);
     }
 
     /// The table of buckets. For tests and for the simulator's checks.

@@ -80,6 +80,8 @@ pub(crate) struct Replica<S, W> {
     pub(crate) pulls: BTreeMap<Bytes, bool>,
     /// Keys whose record was damaged or lost, and is not made good yet (rule R18).
     pub(crate) damaged: BTreeSet<(VnodeId, BucketId, Bytes)>,
+    /// How many of them were found and not told yet.
+    pub(crate) damage_found: usize,
     /// What is left of removals whose evidence was forgotten, and where trimming it goes on.
     pub(crate) residue: BTreeMap<KeyAt, DotSet>,
     pub(crate) trimmed: Option<KeyAt>,
@@ -137,6 +139,7 @@ impl<S: Storage, W> Replica<S, W> {
             pending: BTreeSet::new(),
             pulls: BTreeMap::new(),
             damaged,
+            damage_found: 0,
             residue,
             trimmed: None,
             filter: None,
