@@ -33,6 +33,9 @@ const IN_FLIGHT: u64 = 64;
 /// For anything that is waited for: nothing here takes as long unless it never ends.
 const BOUND: Duration = Duration::from_secs(900);
 
+/// Measures something with so many keys.
+type Run = fn(u64);
+
 fn main() {
     let mut wanted: Vec<String> = std::env::args().skip(1).collect();
     // Whoever compiles or lists all targets does not mean to run this one for minutes.
@@ -45,7 +48,7 @@ fn main() {
         Err(_) => KEYS,
         Ok(text) => text.parse().expect("BENCH_KEYS is a whole number"),
     };
-    let runs: [(&str, fn(u64)); 4] = [
+    let runs: [(&str, Run); 4] = [
         ("differences", differences),
         ("return", returns),
         ("deletes", deletes),
@@ -129,18 +132,24 @@ fn of_one_partition(partitions: u16) -> impl Iterator<Item = String> {
 }
 
 fn differences(keys: u64) {
-    let all: Vec<String> = of_one_partition(256).take(keys as usize).collect();
+    // New keys, not changed ones: what they replace would be collected, which brings them as well.
+    let more: usize = DIFFERENCES.iter().sum();
+    let all: Vec<String> = of_one_partition(256).take(keys as usize + more).collect();
     // Nobody compares but who is told to.
     let cycle = "1d";
     let mut cluster = cluster(cycle);
-    import(&cluster, all.iter().cloned(), "twenty bytes of text");
-    let mut first = 0;
+    let mut first = keys as usize;
+    import(
+        &cluster,
+        all[..first].iter().cloned(),
+        "twenty bytes of text",
+    );
     for differing in DIFFERENCES {
         let before;
         if differing > 0 {
             stop(&mut cluster, 3);
-            let changed = all[first..].iter().take(differing).cloned();
-            import(&cluster, changed, "changed meanwhile...");
+            let new = all[first..].iter().take(differing).cloned();
+            import(&cluster, new, "written meanwhile...");
             first += differing;
             before = exchanged(&cluster, 2);
             start(&mut cluster, 3, cycle);
@@ -222,7 +231,7 @@ fn foreground(cluster: &Cluster, what: &str, seconds: u64) {
         ],
     );
     for kind in ["put", "get"] {
-        let of = &told["runs"][0][kind]["latency_ms"];
+        let of = &told["runs"][0]["operations"][kind]["latency_ms"];
         println!(
             "{what}: {kind} p50 {} p99 {} most {}",
             of["p50"], of["p99"], of["max"]

@@ -13,7 +13,7 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_causal::{DotSet, Record};
+use quorate_causal::DotSet;
 use quorate_merkle::Range;
 use quorate_protocol::{
     BucketId, EvidenceAsked, KeyRecord, Part, PartsAsked, Reconcile, Removal, Repaired, RootAsked,
@@ -26,7 +26,6 @@ use rand::Rng;
 use crate::api::{Event, Output};
 use crate::demand::Demand;
 use crate::node::Node;
-use crate::replica::decode;
 use crate::time::Time;
 use crate::trees::Differing;
 use crate::upkeep::{Purpose, encoded};
@@ -40,12 +39,12 @@ const AFTER_FAILURE: Duration = Duration::from_millis(500);
 
 /// An exchange under way.
 #[derive(Debug)]
-struct Exchange {
-    vnode: VnodeId,
+pub(crate) struct Exchange {
+    pub(crate) vnode: VnodeId,
     peer: NodeId,
     /// How often this node had lost state when it began.
-    loss: u64,
-    step: Step,
+    pub(crate) loss: u64,
+    pub(crate) step: Step,
     /// What each side has answered in this step.
     answers: BTreeMap<NodeId, UpkeepReply>,
     /// What the other had seen when it began, if this node adopts it.
@@ -56,18 +55,20 @@ struct Exchange {
     evidence_asked: bool,
     evidence_from: Option<Bytes>,
     /// What is removed of keys whose whole records are to be joined first.
-    removed: BTreeMap<(BucketId, Bytes), DotSet>,
+    pub(crate) removed: BTreeMap<(BucketId, Bytes), DotSet>,
     /// Whether this side has values that the other keeps out, having lost state itself: they may be of before the loss.
-    doubtful: bool,
+    pub(crate) doubtful: bool,
     /// Whether somebody asked for it.
     demanded: bool,
 }
 
 #[derive(Debug)]
-enum Step {
+pub(crate) enum Step {
     Root,
     Parts(Vec<Range>),
     Reconcile(Vec<KeyRecord>),
+    /// What was sent of each key and what came back, to be joined.
+    Join(VecDeque<(KeyRecord, Bytes)>),
     /// What is removed there and not collected yet: whoever adopts what the other has seen has to know it too.
     Evidence,
 }
@@ -75,7 +76,7 @@ enum Step {
 /// What is under way and what comes next.
 #[derive(Debug, Default)]
 pub(crate) struct Exchanging {
-    current: Option<Exchange>,
+    pub(crate) current: Option<Exchange>,
     /// To be done as soon as possible, before any that come by turn.
     urgent: BTreeSet<(VnodeId, NodeId)>,
     /// Those that were broken off: one of them is made again every [`AFTER_FAILURE`], beside all others. What breaks one off may last, as
@@ -91,7 +92,7 @@ pub(crate) struct Exchanging {
     /// When each pair was found or made equal last.
     pub(crate) equal: BTreeMap<(VnodeId, NodeId), Time>,
     /// What the exchange under way has cost so far.
-    cost: Repaired,
+    pub(crate) cost: Repaired,
     /// Whether it has brought anything that this node had not.
     pub(crate) learnt: bool,
     /// What all have come to.
@@ -266,7 +267,7 @@ impl<S: Storage> Node<S> {
         }
         exchange.answers.insert(from, reply);
         let needed = match exchange.step {
-            Step::Reconcile(_) | Step::Evidence => 1,
+            Step::Reconcile(_) | Step::Join(_) | Step::Evidence => 1,
             _ => 2,
         };
         if exchange.answers.len() < needed {
@@ -302,7 +303,10 @@ impl<S: Storage> Node<S> {
                 Some(UpkeepReply::Parts(theirs)),
             ) => compare(&mut exchange, &ranges, &mine, &theirs),
             (Step::Reconcile(sent), _, Some(UpkeepReply::Records(records))) => {
-                self.join_all(&mut exchange, &sent, records, out)
+                if records.len() == sent.len() {
+                    return self.join_soon(now, exchange, sent.into_iter().zip(records), out);
+                }
+                false
             }
             (Step::Evidence, _, Some(UpkeepReply::Evidence(removals, next))) => {
                 if !self.take_evidence(&mut exchange, removals) {
@@ -327,7 +331,7 @@ impl<S: Storage> Node<S> {
     }
 
     /// Takes the next step, or ends.
-    fn go_on(&mut self, now: Time, mut exchange: Exchange, out: &mut Vec<Output>) {
+    pub(crate) fn go_on(&mut self, now: Time, mut exchange: Exchange, out: &mut Vec<Output>) {
         let (me, vnode, peer) = (self.config.me, exchange.vnode, exchange.peer);
         let enough = exchange.keys.len() >= UPKEEP_KEYS_MAX;
         if !exchange.ranges.is_empty() && !enough {
@@ -432,54 +436,6 @@ impl<S: Storage> Node<S> {
         true
     }
 
-    /// Joins what the other side has told of what it was sent.
-    fn join_all(
-        &mut self,
-        exchange: &mut Exchange,
-        sent: &[KeyRecord],
-        records: Vec<Bytes>,
-        out: &mut Vec<Output>,
-    ) -> bool {
-        if records.len() != sent.len() {
-            return false;
-        }
-        let refilled = self.replica.vnode(exchange.vnode);
-        let refilled = refilled.is_ok_and(|v| v.is_refilled(exchange.loss));
-        for (sent, record) in sent.iter().zip(records) {
-            if !refilled && let (Ok(mine), Ok(theirs)) = (decode(&sent.record), decode(&record)) {
-                let kept_out = kept_out(&mine, &theirs);
-                exchange.doubtful |= !kept_out.is_empty();
-                self.replica
-                    .note_late(exchange.vnode, sent.bucket, &sent.key, &kept_out);
-            }
-            let theirs = KeyRecord {
-                record: record.clone(),
-                ..sent.clone()
-            };
-            // What it tells as live itself is not what it has removed.
-            let filter = self.replica.filter.take();
-            let mut joined = self.reconcile(exchange.vnode, &theirs);
-            self.replica.filter = filter;
-            let at = (sent.bucket, sent.key.clone());
-            if let Some(removed) = exchange.removed.remove(&at).filter(|_| joined.is_ok()) {
-                let removal = KeyRecord {
-                    record: Record::from_parts(Vec::new(), removed).encode(),
-                    ..sent.clone()
-                };
-                joined = self.reconcile(exchange.vnode, &removal);
-            }
-            match joined {
-                Ok((_, changed)) => {
-                    self.upkeep.exchanging.cost.keys += 1;
-                    self.upkeep.exchanging.learnt |= changed;
-                    out.push(Output::Event(Event::KeyReconciled));
-                }
-                Err(_) => return false,
-            }
-        }
-        true
-    }
-
     /// Everything that differed is joined.
     fn complete(&mut self, now: Time, exchange: &Exchange, out: &mut Vec<Output>) {
         let Exchange { vnode, peer, .. } = *exchange;
@@ -512,7 +468,7 @@ impl<S: Storage> Node<S> {
     }
 
     /// It cannot be finished: again later.
-    fn break_off(&mut self, now: Time, exchange: &Exchange, out: &mut Vec<Output>) {
+    pub(crate) fn break_off(&mut self, now: Time, exchange: &Exchange, out: &mut Vec<Output>) {
         self.forget_asked(&Purpose::Exchange);
         self.replica.filter = None;
         out.push(Output::Event(Event::ExchangeBroken));
@@ -560,15 +516,6 @@ fn after(
             .next()
     });
     behind.or(pairs.first()).copied()
-}
-
-/// What is live here and was not taken there.
-fn kept_out(mine: &Record, theirs: &Record) -> Vec<quorate_causal::Dot> {
-    let mine = mine.live().iter().map(|s| s.span.dot);
-    let is_known = |dot: &quorate_causal::Dot| {
-        theirs.evidence().contains(*dot) || theirs.live().iter().any(|s| s.span.dot == *dot)
-    };
-    mine.filter(|dot| !is_known(dot)).collect()
 }
 
 fn compare(exchange: &mut Exchange, ranges: &[Range], mine: &[Part], theirs: &[Part]) -> bool {

@@ -14,6 +14,7 @@ use quorate_storage::Storage;
 use crate::api::{Event, Output};
 use crate::node::{Node, Waiter, tell};
 use crate::reclaim::{ReclaimJob, Slice};
+use crate::reconcile::ReconcileJob;
 use crate::scan::ScanJob;
 use crate::time::Time;
 use crate::trees::PartsJob;
@@ -41,6 +42,10 @@ pub(crate) enum Job {
     Root(RootAsked),
     /// Tells what ranges of a vnode hold.
     Parts(PartsJob),
+    /// Joins records that another replica has sent.
+    Reconcile(ReconcileJob),
+    /// Joins what came back of the records that the exchange under way has sent.
+    Join,
     /// Compares a vnode's tree with its records.
     Verify(VerifyJob),
 }
@@ -141,6 +146,13 @@ impl<S: Storage> Node<S> {
             Job::Scan(scan) => scan.slice(self.replica.storage(), units, wall_ms),
             Job::Root(asked) => self.replica.root(asked, units),
             Job::Parts(parts) => parts.slice(&self.replica, units),
+            Job::Reconcile(reconcile) => self.reconcile_slice(reconcile, units),
+            Job::Join => {
+                if self.join_slice(now, units, out) {
+                    self.jobs.turns.push_back(turn);
+                }
+                return;
+            }
             Job::Verify(verify) => {
                 if self.verify_slice(verify, units, out) {
                     self.jobs.turns.push_back(turn);

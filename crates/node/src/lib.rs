@@ -40,6 +40,7 @@ mod placement;
 mod ranking;
 mod read;
 mod reclaim;
+mod reconcile;
 mod repairs;
 mod replica;
 mod requests;

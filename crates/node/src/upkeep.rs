@@ -23,6 +23,7 @@ use crate::exchange::Exchanging;
 use crate::jobs::Job;
 use crate::judge::{Judging, KeyAt};
 use crate::node::{Local, Node, Waiter, tell};
+use crate::reconcile::ReconcileJob;
 use crate::time::Time;
 use crate::trees::PartsJob;
 use crate::verify::VerifyJob;
@@ -293,11 +294,8 @@ impl<S: Storage> Node<S> {
                 found.map(|(removals, next)| UpkeepReply::Evidence(removals, next.map(Into::into)))
             }
             Upkeep::Reconcile(asked) => {
-                let records = asked.records.iter();
-                let records: Result<Vec<_>, Refusal> = records
-                    .map(|theirs| self.reconcile(asked.vnode, theirs).map(|(ours, _)| ours))
-                    .collect();
-                records.map(UpkeepReply::Records)
+                let job = Job::Reconcile(ReconcileJob::new(asked));
+                return self.take_on_upkeep(waiter, job, out);
             }
             Upkeep::Testify(asked) => {
                 let testimony = self.replica.testify(&asked);

@@ -6,6 +6,7 @@
 //!
 //! `docs/metrics.md` lists them all; a test compares it with what is exported.
 
+mod make;
 mod upkeep;
 
 use std::fmt;
@@ -13,16 +14,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet, text};
+use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
-use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::Registry;
 use quorate_node::Event;
 use quorate_protocol::{Answer, PendingHints, Refusal, ReplicaRequest, Request, UpkeepStatus};
 use quorate_storage::rocks::{Counters, Distribution, Stats};
+
+use make::{Label, Maker, Number, Seconds, Sizes};
 
 /// Microseconds. From a read in memory to the longest timeout.
 const REQUEST_BOUNDS_US: &[u64] = &[
@@ -219,43 +221,6 @@ struct Gauges {
 }
 
 type PeerLabel = [(&'static str, String); 1];
-type Label<const N: usize> = [(&'static str, &'static str); N];
-
-/// Puts metrics into a registry and gives back what counts them.
-struct Maker(Registry);
-
-impl Maker {
-    fn counter(&mut self, name: &str, help: &str) -> Counter {
-        let counter = Counter::default();
-        self.0.register(name, help, counter.clone());
-        counter
-    }
-
-    fn gauge(&mut self, name: &str, help: &str) -> Gauge {
-        let gauge = Gauge::default();
-        self.0.register(name, help, gauge.clone());
-        gauge
-    }
-
-    /// A counter for each value of one label.
-    fn counters<const N: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        label: &'static str,
-        values: [&'static str; N],
-    ) -> [Counter; N] {
-        let family = Family::<Label<1>, Counter>::default();
-        self.0.register(name, help, family.clone());
-        values.map(|value| family.get_or_create_owned(&[(label, value)]))
-    }
-
-    /// A number that is looked up at each scrape.
-    fn told(&mut self, name: &str, help: &str, told: impl Told) {
-        self.0.register(name, help, AtScrape(told));
-    }
-}
-
 impl Metrics {
     pub(crate) fn new(who: Who, storage: Arc<Counters>) -> Self {
         let mut make = Maker(Registry::with_prefix("quorate"));
@@ -794,100 +759,3 @@ fn resident_bytes() -> Option<u64> {
 }
 
 const MICRO: f64 = 1e-6;
-
-/// A number as it is at a scrape.
-enum Number {
-    Counter(f64),
-    Gauge(i64),
-}
-
-/// What gives a number at each scrape; always of the same sort.
-trait Told: Fn() -> Number + Send + Sync + 'static {}
-
-impl<F: Fn() -> Number + Send + Sync + 'static> Told for F {}
-
-struct AtScrape<F>(F);
-
-impl<F> fmt::Debug for AtScrape<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AtScrape")
-    }
-}
-
-impl<F: Told> EncodeMetric for AtScrape<F> {
-    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
-        match (self.0)() {
-            // Whole numbers as such: a counter of bytes is no 1.2e9.
-            Number::Counter(number) if number.fract() == 0.0 => {
-                encoder.encode_counter::<NoLabelSet, u64, f64>(&(number as u64), None)
-            }
-            Number::Counter(number) => {
-                encoder.encode_counter::<NoLabelSet, f64, f64>(&number, None)
-            }
-            Number::Gauge(number) => encoder.encode_gauge(&number),
-        }
-    }
-
-    fn metric_type(&self) -> MetricType {
-        match (self.0)() {
-            Number::Counter(_) => MetricType::Counter,
-            Number::Gauge(_) => MetricType::Gauge,
-        }
-    }
-}
-
-/// A distribution of microseconds, shown in seconds.
-#[derive(Clone, Debug)]
-struct Seconds(Arc<Distribution>);
-
-impl TypedMetric for Seconds {
-    const TYPE: MetricType = MetricType::Histogram;
-}
-
-impl EncodeMetric for Seconds {
-    fn encode(&self, encoder: MetricEncoder<'_>) -> fmt::Result {
-        encode(&self.0, MICRO, encoder)
-    }
-
-    fn metric_type(&self) -> MetricType {
-        MetricType::Histogram
-    }
-}
-
-/// A distribution of the storage's, times a factor.
-struct Sizes(Arc<Counters>, fn(&Counters) -> &Distribution, f64);
-
-impl fmt::Debug for Sizes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Sizes")
-    }
-}
-
-impl EncodeMetric for Sizes {
-    fn encode(&self, encoder: MetricEncoder<'_>) -> fmt::Result {
-        encode((self.1)(&self.0), self.2, encoder)
-    }
-
-    fn metric_type(&self) -> MetricType {
-        MetricType::Histogram
-    }
-}
-
-fn encode(distribution: &Distribution, factor: f64, mut encoder: MetricEncoder<'_>) -> fmt::Result {
-    let buckets: Vec<(f64, u64)> = distribution
-        .buckets()
-        .map(|(bound, count)| (bound.map_or(f64::MAX, |bound| scaled(bound, factor)), count))
-        .collect();
-    let count = buckets.iter().map(|(_, count)| count).sum();
-    let sum = distribution.sum() as f64 * factor;
-    encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
-}
-
-/// 200 us are 0.0002 s and not 0.00019999999999999998 s.
-fn scaled(bound: u64, factor: f64) -> f64 {
-    if factor == MICRO {
-        bound as f64 / 1e6
-    } else {
-        bound as f64 * factor
-    }
-}

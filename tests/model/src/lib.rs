@@ -13,6 +13,7 @@
 
 pub mod explore;
 pub mod judge;
+pub mod layouts;
 pub mod replica;
 pub mod rules;
 pub mod run;
