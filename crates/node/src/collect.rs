@@ -19,7 +19,7 @@ use crate::time::Time;
 use crate::upkeep::Purpose;
 
 /// The most keys of one round.
-const KEYS_AT_ONCE: usize = 128;
+const KEYS_AT_ONCE: usize = 32;
 /// How much longer the others wait than the first.
 const LATER: u32 = 20;
 

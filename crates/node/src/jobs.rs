@@ -24,6 +24,9 @@ use crate::verify::VerifyJob;
 /// of the thread while requests are waiting, and a request waits half a millisecond more at the worst.
 pub(crate) const SLICE_EVERY: Duration = Duration::from_micros(500);
 
+/// The same for upkeep while requests come: it then takes about a fifth of the thread.
+const UPKEEP_SLICE_EVERY: Duration = Duration::from_millis(2);
+
 /// The most jobs that a node takes on; more are refused, so that those under way end in time. Each holds some megabytes
 /// at the worst.
 pub(crate) const JOBS_MAX: usize = 32;
@@ -50,6 +53,13 @@ pub(crate) enum Job {
     Verify(VerifyJob),
 }
 
+impl Job {
+    /// Whether no client waits for it.
+    fn is_upkeep(&self) -> bool {
+        !matches!(self, Job::Scan(_))
+    }
+}
+
 /// For whom a job is done, and until when that makes sense.
 #[derive(Debug)]
 struct Turn {
@@ -66,14 +76,50 @@ pub(crate) struct Jobs {
     turns: VecDeque<Turn>,
     /// What is to be reclaimed when the present one is done: all together get the turn of one job.
     reclaims: VecDeque<ReclaimJob>,
-    /// When the next slice may begin.
+    /// When the next slice may begin, and when one of upkeep may.
     next_slice: Time,
+    next_upkeep: Time,
+    /// Whether requests came since upkeep had a slice.
+    requested: bool,
 }
 
 impl Jobs {
     /// When there is something to do.
     pub(crate) fn wake_at(&self) -> Option<Time> {
-        (!self.turns.is_empty()).then_some(self.next_slice)
+        if self.turns.is_empty() {
+            return None;
+        }
+        let waits = self.turns.iter().all(|turn| turn.job.is_upkeep());
+        Some(match waits {
+            true => self.next_slice.max(self.next_upkeep),
+            false => self.next_slice,
+        })
+    }
+
+    /// A request came: upkeep takes less of the thread.
+    pub(crate) fn yield_to_requests(&mut self) {
+        self.requested = true;
+    }
+
+    /// Takes out whose turn it is, if anybody's.
+    fn take_turn(&mut self, now: Time) -> Option<Turn> {
+        if now < self.next_slice {
+            return None;
+        }
+        // The askers of the others have given up by now.
+        self.turns.retain(|turn| turn.deadline > now);
+        let may = now >= self.next_upkeep;
+        let mut turns = self.turns.iter();
+        let at = turns.position(|turn| may || !turn.job.is_upkeep())?;
+        let turn = self.turns.remove(at)?;
+        self.next_slice = now.after(SLICE_EVERY);
+        if turn.job.is_upkeep() {
+            self.next_upkeep = now.after(match std::mem::take(&mut self.requested) {
+                true => UPKEEP_SLICE_EVERY,
+                false => SLICE_EVERY,
+            });
+        }
+        Some(turn)
     }
 
     /// Takes on what the node does for its own sake.
@@ -126,20 +172,9 @@ impl<S: Storage> Node<S> {
 
     /// Does a slice of work, if one is due.
     pub(crate) fn on_jobs(&mut self, now: Time, out: &mut Vec<Output>) {
-        if now < self.jobs.next_slice {
-            return;
-        }
-        let next = loop {
-            match self.jobs.turns.pop_front() {
-                // Its asker has given up by now.
-                Some(turn) if turn.deadline <= now => {}
-                next => break next,
-            }
-        };
-        let Some(mut turn) = next else {
+        let Some(mut turn) = self.jobs.take_turn(now) else {
             return;
         };
-        self.jobs.next_slice = now.after(SLICE_EVERY);
         let units = self.config.limits.slice_units;
         let wall_ms = self.replica.moment.wall_ms;
         let reply = match &mut turn.job {

@@ -108,6 +108,9 @@ impl<S: Storage> Node<S> {
                 self.compare(from, out);
             }
         }
+        if matches!(request, ReplicaRequest::Merge(_) | ReplicaRequest::Read(_)) {
+            self.jobs.yield_to_requests();
+        }
         match request {
             ReplicaRequest::Read(read) if read.hinted => {
                 let owners: Vec<NodeId> = self
