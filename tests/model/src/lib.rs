@@ -7,8 +7,9 @@
 //! - [`judge`]: what must hold of every world that is reached.
 //! - [`rules`]: the rules that can be taken out. Each such mutant has to be caught.
 //! - [`run`]: the model checker, and what it found.
+//! - [`layouts`]: another model, of how a layout is chosen and changed (R4, R12).
 //!
-//! It is a model, not the code: it knows nothing of batches, trees, runs of dots or layouts. What it takes for given stands in
+//! It is a model, not the code: it knows nothing of batches, trees or runs of dots. What it takes for given stands in
 //! `docs/decisions/0011-model-of-deletes.md`.
 
 pub mod explore;

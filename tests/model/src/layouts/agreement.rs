@@ -74,11 +74,24 @@ impl World {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// A node promises.
-    Promise { round: u8, node: usize },
+    Promise {
+        /// The round.
+        round: u8,
+        /// The node.
+        node: usize,
+    },
     /// The operator has heard enough, and asks.
-    Ask { round: u8 },
+    Ask {
+        /// The round.
+        round: u8,
+    },
     /// A node accepts.
-    Accept { round: u8, node: usize },
+    Accept {
+        /// The round.
+        round: u8,
+        /// The node.
+        node: usize,
+    },
 }
 
 impl Bounds {
