@@ -142,21 +142,21 @@ impl Bounds {
         self.without == Some(defect)
     }
 
-    fn old(&self) -> Nodes {
+    fn old_layout(&self) -> Nodes {
         self.layouts[0]
     }
 
-    fn new(&self) -> Nodes {
+    fn new_layout(&self) -> Nodes {
         self.layouts[1]
     }
 
     /// From whom a node has to be filled; itself is no source.
     fn to_sync_from(&self, node: usize) -> Nodes {
-        self.old() & !self.dead & !(1 << node)
+        self.old_layout() & !self.dead & !(1 << node)
     }
 
     fn is_synced(&self, world: &World, node: usize) -> bool {
-        if self.has(Defect::KeptCountsAsSynced) && has(self.old(), node) {
+        if self.has(Defect::KeptCountsAsSynced) && has(self.old_layout(), node) {
             return true;
         }
         let needed = self.to_sync_from(node);
@@ -178,14 +178,14 @@ impl Bounds {
         match world.knows[node] {
             Knows::Old => Some(Knows::New),
             Knows::New => {
-                let synced = each(self.new()).all(|node| self.is_synced(world, node));
+                let synced = each(self.new_layout()).all(|node| self.is_synced(world, node));
                 synced.then_some(Knows::Complete)
             }
             Knows::Complete => {
                 let whom = match self.without {
                     Some(Defect::RetiredWhenSynced) => 0,
-                    Some(Defect::RetiredWhenNewKnow) => self.new(),
-                    _ => self.old() | self.new(),
+                    Some(Defect::RetiredWhenNewKnow) => self.new_layout(),
+                    _ => self.old_layout() | self.new_layout(),
                 };
                 self.all_know(world, whom, Knows::Complete)
                     .then_some(Knows::Retired)
@@ -206,18 +206,18 @@ impl Bounds {
 
     fn replicas(&self, by: By) -> Nodes {
         match by {
-            By::Old | By::OldKnowingly => self.old(),
-            By::Both => self.old() | self.new(),
-            By::New => self.new(),
+            By::Old | By::OldKnowingly => self.old_layout(),
+            By::Both => self.old_layout() | self.new_layout(),
+            By::New => self.new_layout(),
         }
     }
 
     fn is_acknowledged(&self, write: &Write) -> bool {
         let met = |layout: Nodes| (write.acks & layout).count_ones() >= quorum(layout);
         match write.by {
-            By::Old | By::OldKnowingly => met(self.old()),
-            By::Both => met(self.old()) && met(self.new()),
-            By::New => met(self.new()),
+            By::Old | By::OldKnowingly => met(self.old_layout()),
+            By::Both => met(self.old_layout()) && met(self.new_layout()),
+            By::New => met(self.new_layout()),
         }
     }
 
@@ -226,15 +226,15 @@ impl Bounds {
         let new =
             knows >= Knows::Complete || (knows >= Knows::New && self.has(Defect::ReadsNewAtOnce));
         if new {
-            return (self.new(), quorum(self.new()));
+            return (self.new_layout(), quorum(self.new_layout()));
         }
         let refuses_from = match self.has(Defect::OldReadsUntilRetired) {
             true => Knows::Retired,
             false => Knows::Complete,
         };
-        let answer = each(self.old()).filter(|node| world.knows[*node] < refuses_from);
+        let answer = each(self.old_layout()).filter(|node| world.knows[*node] < refuses_from);
         let answer = answer.fold(0, |nodes, node| nodes | 1 << node);
-        (answer, quorum(self.old()))
+        (answer, quorum(self.old_layout()))
     }
 
     /// Whether every strict read from here finds every acknowledged write.
@@ -242,7 +242,7 @@ impl Bounds {
         let acknowledged = world.writes.iter().zip(&world.holders);
         let mut owed = acknowledged.filter(|(write, _)| self.is_acknowledged(write));
         owed.all(|(_, holders)| {
-            let coordinators = each(self.old() | self.new());
+            let coordinators = each(self.old_layout() | self.new_layout());
             let mut reads = coordinators.map(|at| self.read_by(world, world.knows[at]));
             // It is missed if so many answer who do not hold it.
             reads.all(|(answer, needed)| (answer & !holders).count_ones() < needed)
@@ -264,12 +264,12 @@ impl Model for Bounds {
     }
 
     fn actions(&self, world: &World, steps: &mut Vec<Step>) {
-        let all = self.old() | self.new();
+        let all = self.old_layout() | self.new_layout();
         for node in each(all) {
             if self.next(world, node).is_some() {
                 steps.push(Step::Learn { node });
             }
-            if has(self.new(), node) && world.knows[node] >= Knows::New {
+            if has(self.new_layout(), node) && world.knows[node] >= Knows::New {
                 for from in each(self.to_sync_from(node) & !world.sources[node]) {
                     if world.knows[from] >= Knows::New || self.has(Defect::UnsealedSources) {
                         steps.push(Step::Sync { node, from });
@@ -277,7 +277,7 @@ impl Model for Bounds {
                 }
             }
             // Who is only in the new layout takes requests once it knows of it.
-            let takes = has(self.old(), node) || world.knows[node] >= Knows::New;
+            let takes = has(self.old_layout(), node) || world.knows[node] >= Knows::New;
             if takes && world.writes.len() < self.writes {
                 steps.push(Step::Write { at: node });
             }
