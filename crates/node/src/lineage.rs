@@ -1,7 +1,7 @@
 //! Whether this node's store is the one it had before: rule R2.
 //!
-//! A directory that is restored from a copy looks cleanly closed. But the commits that change data are numbered, those handed to the disk
-//! together by one number that follows them, and other nodes remember how far each store has said to be. A store that is opened with fewer commits than somebody remembers has lost
+//! A directory that is restored from a copy looks cleanly closed. But every commit that changes data has a number, and other nodes
+//! remember how far each store has said to be. A store that is opened with fewer commits than somebody remembers has lost
 //! some: all its vnodes are *amnesiac* until each is refilled by complete exchanges. A loss is counted, and its number kept with the
 //! data, so that an interrupted refill goes on after a restart; numbers go on above whatever is remembered, so that each loss is
 //! found once.
@@ -56,11 +56,11 @@ pub(crate) struct Lineage {
     open: u128,
     /// The number of the last commit that this open found, or after a loss was found the one from which it goes on.
     base: u64,
-    /// The last number.
+    /// The number of the last commit.
     last: u64,
-    /// The last number that is as durable as an acknowledgement.
+    /// The number of the last commit that is as durable as an acknowledgement.
     durable: u64,
-    /// Numbers on their way, ascending.
+    /// Commits on their way, ascending.
     on_its_way: VecDeque<(Ticket, u64)>,
     /// How often state was lost.
     losses: u64,
@@ -104,16 +104,14 @@ impl Lineage {
         })
     }
 
-    /// The next number, to be committed behind what it is of.
-    pub(crate) fn number(&mut self) -> Batch {
+    /// Gives the next commit its number.
+    pub(crate) fn number(&mut self, batch: &mut Batch) {
         self.last += 1;
-        let mut batch = Batch::new();
         let row = self.last.to_be_bytes().to_vec();
         batch.put(Family::Meta, keys::COMMITS, row);
-        batch
     }
 
-    /// The last number was committed with this ticket.
+    /// The commit that was numbered last got this ticket.
     pub(crate) fn on_its_way(&mut self, ticket: Ticket) {
         self.on_its_way.push_back((ticket, self.last));
     }
@@ -219,7 +217,9 @@ mod tests {
     }
 
     fn write(storage: &mut impl Storage, disk: &MemoryDisk, lineage: &mut Lineage) {
-        let ticket = storage.commit(lineage.number(), Level::Synced);
+        let mut batch = Batch::new();
+        lineage.number(&mut batch);
+        let ticket = storage.commit(batch, Level::Synced);
         lineage.on_its_way(ticket);
         let _ = disk.sync_up_to(ticket);
         lineage.advance(ticket);

@@ -89,8 +89,6 @@ pub(crate) struct Replica<S, W> {
     /// [`Replica::filters`].
     pub(crate) filter: Option<(VnodeId, DotSet)>,
     pub(crate) lineage: Lineage,
-    /// Whether data changed since a number was given last, and how durable the next one is to be.
-    unnumbered: Option<Level>,
     /// How many other nodes there are; `None` where nobody tells what it remembers, as nobody is asked.
     others: Option<usize>,
     /// Values that were kept out, to be judged.
@@ -144,7 +142,6 @@ impl<S: Storage, W> Replica<S, W> {
             trimmed: None,
             filter: None,
             lineage,
-            unnumbered: None,
             others: None,
             late: BTreeMap::new(),
             rng,
@@ -172,14 +169,7 @@ impl<S: Storage, W> Replica<S, W> {
         self.poisoned.as_deref()
     }
 
-    /// Hands over to the disk what was committed, and with it one number for all that changes data (rule R2): counted it would
-    /// be as often as it is told, and a row for each commit costs a put some hundredths.
     pub(crate) fn submit(&mut self) -> Option<CommitEvent> {
-        if let Some(level) = self.unnumbered.take() {
-            // Last: a number says that all before it is there, so what is there may have none, but no number may stand for what is not.
-            self.last = self.storage.commit(self.lineage.number(), level);
-            self.lineage.on_its_way(self.last);
-        }
         self.storage.submit()
     }
 
@@ -505,10 +495,11 @@ impl<S: Storage, W> Replica<S, W> {
         Ok(())
     }
 
-    /// Commits what changes the data of this replica; its number follows ([`Replica::submit`]).
-    pub(crate) fn commit_numbered(&mut self, batch: Batch, level: Level) {
+    /// Commits what changes the data of this replica, and gives the commit its number (rule R2).
+    pub(crate) fn commit_numbered(&mut self, mut batch: Batch, level: Level) {
+        self.lineage.number(&mut batch);
         self.last = self.storage.commit(batch, level);
-        self.unnumbered = self.unnumbered.max(Some(level));
+        self.lineage.on_its_way(self.last);
     }
 
     /// When everything committed so far is on disk.
