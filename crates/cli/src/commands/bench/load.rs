@@ -375,7 +375,8 @@ mod tests {
         let (closed, ..) = run(&target, Pacing::Closed { in_flight: 4 }, Some(10));
         assert_eq!(closed.succeeded(), 10);
         assert!(target.asked.get() < 200, "those of the warm-up are more");
-        let (open, ..) = run(&stalling(), open(500.0, 8, 20), Some(10));
+        // However late this thread is, none of them is left out.
+        let (open, ..) = run(&stalling(), open(500.0, 8, 1_000), Some(10));
         assert_eq!(open.succeeded(), 10);
     }
 
