@@ -97,6 +97,8 @@ pub(crate) struct ReadConversation {
     recalled: BTreeMap<(NodeId, Dot), Recalled>,
     /// What those showed that are asked again.
     earlier: BTreeMap<NodeId, Record>,
+    /// The primaries that were asked again since they had what a fallback shows, and have it no more.
+    outdated: BTreeSet<NodeId>,
     /// The input that the node handles.
     pub(crate) input: u64,
     /// The primaries lost because the connection to them ended. They may come back, and then can be asked again: a read changes
@@ -169,6 +171,7 @@ impl ReadConversation {
             heard_at: BTreeMap::new(),
             recalled: BTreeMap::new(),
             earlier: BTreeMap::new(),
+            outdated: BTreeSet::new(),
             input: 0,
             gone: BTreeSet::new(),
             hedge: hedge::Hedge::default(),
@@ -352,8 +355,14 @@ impl ReadConversation {
             match self.recalled.get(&(lacker, dot)) {
                 Some(Recalled::Asked) => {}
                 Some(Recalled::Never(at)) if *at >= since => {}
-                // What a fallback keeps may be old: what became of it since is the primaries' to say.
-                Some(Recalled::Gone(_)) if self.stand_ins.has(holder) => {}
+                // What a fallback keeps may be old: what became of it since is the primaries' to say. What this one said before may be
+                // older still: of before it had that value. Without what came in its place, readers would see neither that nor what it
+                // had replaced.
+                Some(Recalled::Gone(_)) if self.stand_ins.has(holder) => {
+                    if self.outdated.insert(lacker) {
+                        again.insert(lacker);
+                    }
+                }
                 Some(Recalled::Gone(at)) if *at >= since => {
                     if asked < *at {
                         again.insert(holder);

@@ -440,6 +440,40 @@ fn what_a_fallback_keeps_and_a_primary_has_no_more_removes_nothing_in_a_read() {
     assert_eq!(c.shown(read), ["old"]);
 }
 
+/// A primary has told what it had; then it takes what a fallback keeps, and what replaces that.
+#[test]
+fn what_a_primary_told_before_it_had_what_a_fallback_keeps_is_asked_for_again() {
+    let Stage {
+        mut c,
+        primaries: p,
+        fallback,
+    } = stage(calm());
+    let (old, new, newer, beside) = (foreign(1), foreign(2), foreign(3), foreign(4));
+    let before = holding(&[(old, "old"), (beside, "beside")], &[]);
+    c.plant(p[0], KEY, &before);
+    let kept = holding(&[(new, "new"), (beside, "beside")], &[old]);
+    let Message::Replica(id, header, ReplicaRequest::Merge(mut merge)) =
+        c.merge(u64::MAX, KEY, &kept)
+    else {
+        unreachable!("a merge");
+    };
+    merge.hint_for = Some(NodeId(p[1] as u64));
+    let message = Message::Replica(id, header, ReplicaRequest::Merge(merge));
+    let (from, to) = (p[0], fallback);
+    c.arrive(Envelope { from, to, message });
+    c.sync(fallback);
+    let read = c.ask(p[0], get(KEY).with(r(2)));
+    c.plant(p[0], KEY, &holding(&[(new, "new")], &[old]));
+    c.plant(p[0], KEY, &holding(&[(newer, "newer")], &[new]));
+    c.leave(p[1]);
+    c.leave(p[2]);
+    c.settle();
+    c.pass(Duration::from_secs(1));
+    c.settle();
+    assert_eq!(c.counted(p[0], "FallbackRead"), 1);
+    assert_eq!(c.shown(read), ["newer", "beside"]);
+}
+
 /// A replica is told that everybody has a removal.
 fn forget(c: &mut Cluster, at: usize, dot: Dot) {
     let dots: DotSet = [dot].into_iter().collect();
