@@ -423,15 +423,7 @@ fn what_a_fallback_keeps_and_a_primary_has_no_more_removes_nothing_in_a_read() {
     let kept = holding(&[(foreign(2), "new")], &[foreign(1)]);
     c.leave(p[1]);
     c.leave(p[2]);
-    let Message::Replica(id, header, ReplicaRequest::Merge(mut merge)) =
-        c.merge(u64::MAX, KEY, &kept)
-    else {
-        unreachable!("a merge");
-    };
-    merge.hint_for = Some(NodeId(p[1] as u64));
-    let message = Message::Replica(id, header, ReplicaRequest::Merge(merge));
-    let (from, to) = (p[0], fallback);
-    c.arrive(Envelope { from, to, message });
+    keep(&mut c, fallback, &p, &kept);
     c.settle();
     assert_eq!(hinted(&c, fallback), [foreign(2)]);
     let read = c.ask(p[0], get(KEY).with(r(2)));
@@ -452,15 +444,7 @@ fn what_a_primary_told_before_it_had_what_a_fallback_keeps_is_asked_for_again() 
     let before = holding(&[(old, "old"), (beside, "beside")], &[]);
     c.plant(p[0], KEY, &before);
     let kept = holding(&[(new, "new"), (beside, "beside")], &[old]);
-    let Message::Replica(id, header, ReplicaRequest::Merge(mut merge)) =
-        c.merge(u64::MAX, KEY, &kept)
-    else {
-        unreachable!("a merge");
-    };
-    merge.hint_for = Some(NodeId(p[1] as u64));
-    let message = Message::Replica(id, header, ReplicaRequest::Merge(merge));
-    let (from, to) = (p[0], fallback);
-    c.arrive(Envelope { from, to, message });
+    keep(&mut c, fallback, &p, &kept);
     c.sync(fallback);
     let read = c.ask(p[0], get(KEY).with(r(2)));
     c.plant(p[0], KEY, &holding(&[(new, "new")], &[old]));
@@ -472,6 +456,22 @@ fn what_a_primary_told_before_it_had_what_a_fallback_keeps_is_asked_for_again() 
     c.settle();
     assert_eq!(c.counted(p[0], "FallbackRead"), 1);
     assert_eq!(c.shown(read), ["newer", "beside"]);
+}
+
+/// A fallback keeps a record for the second of the primaries, which the first has sent.
+fn keep(c: &mut Cluster, fallback: usize, primaries: &[usize], record: &Record) {
+    let Message::Replica(id, header, ReplicaRequest::Merge(mut merge)) =
+        c.merge(u64::MAX, KEY, record)
+    else {
+        unreachable!("a merge");
+    };
+    merge.hint_for = Some(NodeId(primaries[1] as u64));
+    let message = Message::Replica(id, header, ReplicaRequest::Merge(merge));
+    c.arrive(Envelope {
+        from: primaries[0],
+        to: fallback,
+        message,
+    });
 }
 
 /// A replica is told that everybody has a removal.
