@@ -109,7 +109,7 @@ impl<S: Storage> Node<S> {
             }
         }
         if matches!(request, ReplicaRequest::Merge(_) | ReplicaRequest::Read(_)) {
-            self.jobs.yield_to_requests();
+            self.yield_to_requests();
         }
         match request {
             ReplicaRequest::Read(read) if read.hinted => {

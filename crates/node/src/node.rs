@@ -278,7 +278,7 @@ impl<S: Storage> Node<S> {
         let is_wake = matches!(input, Input::Wake);
         match input {
             Input::Request(caller, header, request) => {
-                self.jobs.yield_to_requests();
+                self.yield_to_requests();
                 self.begin(now, ReplyTo::Client(caller), header, request, out);
             }
             Input::Message(from, message) => self.on_message(now, from, message, out),

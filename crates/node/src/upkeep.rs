@@ -83,6 +83,12 @@ impl Upkeeping {
 }
 
 impl<S: Storage> Node<S> {
+    /// A request came: what nobody waits for takes less of the node.
+    pub(crate) fn yield_to_requests(&mut self) {
+        self.jobs.yield_to_requests();
+        self.upkeep.collecting.yield_to_requests();
+    }
+
     /// When there is something to do, unless this node does no upkeep.
     pub(crate) fn upkeep_at(&self) -> Option<Time> {
         if !self.config.upkeep || self.replica.poisoned().is_some() {
