@@ -22,7 +22,7 @@ use crate::upkeep::Purpose;
 const KEYS_AT_ONCE: usize = 32;
 /// How much more slowly evidence is collected while requests come: keys that are overwritten all the time would else be collected about
 /// as often, which costs a fifth of what the overwrites do.
-const SLOWER: u64 = 4;
+const SLOWER: u64 = 8;
 /// How much longer the others wait than the first.
 const LATER: u32 = 20;
 

@@ -167,7 +167,7 @@ pub const KEYS: [Key; 25] = [
         "collect_keys_per_second",
         "QUORATE_COLLECT_KEYS_PER_SECOND",
         Some("4096"),
-        "of how many keys in a second this node has such remains forgotten; while requests come, of a quarter",
+        "of how many keys in a second this node has such remains forgotten; while requests come, of an eighth",
     ),
     key(
         "disk_reserve",
