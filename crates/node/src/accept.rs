@@ -6,6 +6,7 @@ use quorate_causal::Context;
 use quorate_protocol::{
     BUCKET_BYTES_MAX, Header, KEY_BYTES_MAX, LIST_KEYS_MAX, List, Options, Quorum, Refusal, Value,
 };
+use quorate_ring::Partition;
 
 use crate::config::{BucketDefaults, Config, Limits};
 use crate::placement::Placement;
@@ -120,53 +121,69 @@ pub(crate) fn timeout(header: &Header, limits: &Limits) -> Result<Duration, Refu
 
 /// Works out what a request asks of its replicas.
 pub(crate) struct Terms<'a> {
-    pub(crate) seats: &'a [Seat],
     pub(crate) placement: &'a Placement,
+    pub(crate) partition: Partition,
     pub(crate) defaults: &'a BucketDefaults,
     pub(crate) options: &'a Options,
 }
 
 impl Terms<'_> {
+    /// What one of the parameters asks of these replicas.
     fn one(
         &self,
+        seats: &[Seat],
         name: &str,
-        asked: Option<Quorum>,
-        default: Quorum,
+        (asked, default): (Option<Quorum>, Quorum),
         may_be_zero: bool,
     ) -> Result<Requirement, Refusal> {
-        Requirement::new(
-            name,
-            self.quorum(asked, default),
-            self.seats,
-            self.placement.region(),
-            may_be_zero,
-        )
+        let quorum = quorum(seats, asked, default);
+        Requirement::new(name, quorum, seats, self.placement.region(), may_be_zero)
     }
 
-    fn quorum(&self, asked: Option<Quorum>, default: Quorum) -> Quorum {
-        // A default that this key's replicas are too few for asks for all of them: a cluster of two takes requests.
-        match (asked, default) {
-            (Some(asked), _) => asked,
-            (None, Quorum::Count(count)) => Quorum::Count(count.min(self.seats.len() as u8)),
-            (None, default) => default,
+    /// Of those by which reads are answered.
+    fn reading(
+        &self,
+        name: &str,
+        asked: (Option<Quorum>, Quorum),
+        may_be_zero: bool,
+    ) -> Result<Requirement, Refusal> {
+        let seats = self.placement.read_by(self.partition);
+        self.one(seats, name, asked, may_be_zero)
+    }
+
+    /// Of those of every live layout.
+    fn writing(
+        &self,
+        name: &str,
+        asked: (Option<Quorum>, Quorum),
+        may_be_zero: bool,
+    ) -> Result<Requirement, Refusal> {
+        let mut all = Requirement::default();
+        for seats in self.placement.writers(self.partition) {
+            all = all.and(self.one(seats, name, asked, may_be_zero)?);
         }
+        Ok(all)
     }
 
     /// What is needed in words, for an account: `w=2 of 3`. What can never be met is left out: it is refused.
     pub(crate) fn words(&self, reads: bool, writes: bool) -> Vec<String> {
         let (options, defaults) = (self.options, self.defaults);
         let all = [
-            (reads, "r", options.r, defaults.r),
-            (reads, "pr", options.pr, defaults.pr),
-            (writes, "w", options.w, defaults.w),
-            (writes, "pw", options.pw, defaults.pw),
-            (writes, "dw", options.dw, defaults.dw),
+            (reads, false, "r", options.r, defaults.r),
+            (reads, false, "pr", options.pr, defaults.pr),
+            (writes, true, "w", options.w, defaults.w),
+            (writes, true, "pw", options.pw, defaults.pw),
+            (writes, true, "dw", options.dw, defaults.dw),
         ];
         let asked = all.into_iter().filter(|(applies, ..)| *applies);
         asked
-            .filter_map(|(_, name, asked, default)| {
-                let needed = self.one(name, asked, default, true).ok()?;
-                needed.words(name, self.quorum(asked, default))
+            .filter_map(|(_, writes, name, asked, default)| {
+                let needed = match writes {
+                    true => self.writing(name, (asked, default), true).ok()?,
+                    false => self.reading(name, (asked, default), true).ok()?,
+                };
+                let seats = self.placement.read_by(self.partition);
+                needed.words(name, quorum(seats, asked, default))
             })
             .collect()
     }
@@ -174,9 +191,11 @@ impl Terms<'_> {
     /// What a read asks of its replicas.
     pub(crate) fn read(&self) -> Result<ReadTerms, Refusal> {
         Ok(ReadTerms {
-            r: self.one("r", self.options.r, self.defaults.r, false)?,
-            pr: self.one("pr", self.options.pr, self.defaults.pr, true)?,
+            r: self.reading("r", (self.options.r, self.defaults.r), false)?,
+            pr: self.reading("pr", (self.options.pr, self.defaults.pr), true)?,
             sloppy: self.sloppy(),
+            options: *self.options,
+            primaries_only: false,
         })
     }
 
@@ -190,9 +209,9 @@ impl Terms<'_> {
     }
 
     pub(crate) fn write(&self) -> Result<WriteTerms, Refusal> {
-        let w = self.one("w", self.options.w, self.defaults.w, false)?;
-        let pw = self.one("pw", self.options.pw, self.defaults.pw, true)?;
-        let synced = self.one("dw", self.options.dw, self.defaults.dw, true)?;
+        let w = self.writing("w", (self.options.w, self.defaults.w), false)?;
+        let pw = self.writing("pw", (self.options.pw, self.defaults.pw), true)?;
+        let synced = self.writing("dw", (self.options.dw, self.defaults.dw), true)?;
         Ok(WriteTerms {
             taken: w,
             primary: pw,
@@ -200,6 +219,17 @@ impl Terms<'_> {
             durable: synced.needed() > 0,
             synced,
             return_body: self.options.return_body,
+            options: *self.options,
         })
+    }
+}
+
+/// What is asked of so many replicas, or what holds where nothing is.
+fn quorum(seats: &[Seat], asked: Option<Quorum>, default: Quorum) -> Quorum {
+    // A default that this key's replicas are too few for asks for all of them: a cluster of two takes requests.
+    match (asked, default) {
+        (Some(asked), _) => asked,
+        (None, Quorum::Count(count)) => Quorum::Count(count.min(seats.len() as u8)),
+        (None, default) => default,
     }
 }

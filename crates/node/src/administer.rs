@@ -15,6 +15,7 @@ use crate::change::ChangeConversation;
 use crate::node::{Accepted, Conversation, Kind, Local, Node, Waiter, answer};
 use crate::read::Purpose;
 use crate::reclaim::ReclaimJob;
+use crate::relocation::ATTEMPTS_MAX;
 use crate::tally::Verdict;
 use crate::target::Target;
 use crate::time::Time;
@@ -40,7 +41,7 @@ impl<S: Storage> Node<S> {
         }
         let now = self.buckets.entry(&request.bucket);
         let life = now.generation;
-        let proposal = self.buckets.changed(now, &request.action, &self.layout)?;
+        let proposal = self.buckets.changed(now, &request.action, &self.layouts)?;
         if proposal.must_be_empty {
             return self.look(accepted, request, life, None, out);
         }
@@ -56,7 +57,7 @@ impl<S: Storage> Node<S> {
     ) -> Result<(), Refusal> {
         let needed = self
             .buckets
-            .informed(&request.bucket, &proposed, &self.layout);
+            .informed(&request.bucket, &proposed, &self.layouts);
         for requirement in &needed {
             self.in_reach(requirement)?;
         }
@@ -125,7 +126,7 @@ impl<S: Storage> Node<S> {
             }
             Answer::Listed(_) => self
                 .buckets
-                .changed(current, &request.action, &self.layout)
+                .changed(current, &request.action, &self.layouts)
                 .and_then(|proposal| self.change(accepted, request, proposal.entry, out))
                 .map_err(Answer::Refused),
             other => Err(other),
@@ -167,6 +168,46 @@ impl<S: Storage> Node<S> {
         }
     }
 
+    /// Proposes a change once more to a node that knew other layouts.
+    pub(crate) fn propose_to(
+        &mut self,
+        now: Time,
+        id: RequestId,
+        node: NodeId,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(Conversation {
+            kind: Kind::Change(change),
+            deadline,
+            kept,
+            ..
+        }) = self.conversations.get(&id)
+        else {
+            return;
+        };
+        let header = Header {
+            trace: kept.trace,
+            ..self.header(now, *deadline)
+        };
+        let request = ReplicaRequest::Bucket(Box::new(change.proposed.clone()));
+        out.push(Output::Send(node, Message::Replica(id, header, request)));
+    }
+
+    /// Those who must know of a change are those of the layouts of now.
+    pub(crate) fn change_elsewhere(&mut self, now: Time, id: RequestId, out: &mut Vec<Output>) {
+        let Some(Kind::Change(change)) = self.conversations.get(&id).map(|c| &c.kind) else {
+            return;
+        };
+        let needed = self
+            .buckets
+            .informed(&change.bucket, &change.proposed, &self.layouts);
+        if let Some(Kind::Change(change)) = self.conversations.get_mut(&id).map(|c| &mut c.kind) {
+            change.needs(needed);
+            self.send_change(now, id, out);
+            self.step_change(id, out);
+        }
+    }
+
     pub(crate) fn up_peers(&self) -> Vec<NodeId> {
         let up = self.peers.iter().filter(|(_, peer)| peer.up);
         up.map(|(node, _)| *node).collect()
@@ -196,6 +237,10 @@ impl<S: Storage> Node<S> {
         };
         match reply {
             ReplicaReply::Merged { synced: true } => change.joined(from),
+            ReplicaReply::Refused(Refusal::WrongLayout { .. }) => {
+                change.turn_away(from, ATTEMPTS_MAX);
+                self.on_turned_away(from, out);
+            }
             _ => change.lost(from),
         }
         self.step_change(id, out);
@@ -233,7 +278,7 @@ impl<S: Storage> Node<S> {
             true => told,
             false => own,
         };
-        let proposed = match self.buckets.changed(on, &request.action, &self.layout) {
+        let proposed = match self.buckets.changed(on, &request.action, &self.layouts) {
             // It would end a life that nobody looked into.
             Ok(proposal) if proposal.must_be_empty => return self.finish(id, unmet, out),
             Ok(proposal) if begins_life || proposal.entry > change.proposed => proposal.entry,
@@ -245,7 +290,7 @@ impl<S: Storage> Node<S> {
         };
         let needed = self
             .buckets
-            .informed(&request.bucket, &proposed, &self.layout);
+            .informed(&request.bucket, &proposed, &self.layouts);
         // Under a new id, so that nobody's word for the last proposal is taken for this one.
         let Some(Conversation {
             kind: Kind::Change(change),
@@ -318,7 +363,7 @@ impl<S: Storage> Node<S> {
     /// Joins an entry that came from somewhere into the table.
     pub(crate) fn learn(&mut self, entry: BucketEntry) -> Result<(), Refusal> {
         let mut batch = Batch::new();
-        let joined = self.buckets.join(entry, &self.layout, &mut batch);
+        let joined = self.buckets.join(entry, &self.layouts, &mut batch);
         let Some(began) = joined.map_err(Refusal::Impossible)? else {
             return Ok(());
         };
@@ -330,7 +375,7 @@ impl<S: Storage> Node<S> {
     }
 
     fn reclaim_before(&mut self, id: BucketId) {
-        let job = ReclaimJob::new(id, self.layout.partitions());
+        let job = ReclaimJob::new(id, self.layouts.partitions());
         self.jobs.reclaim(job);
     }
 
@@ -418,9 +463,7 @@ impl<S: Storage> Node<S> {
             log: log.clone(),
             trace: kept.trace,
         };
-        let policy = target.policy.clone();
-        let seats = policy.placement.primaries(target.vnode.partition);
-        if let Err(refusal) = self.read(accepted, target, seats, read.needed, read.purpose, out) {
+        if let Err(refusal) = self.read(accepted, target, read.needed, read.purpose, out) {
             self.give(reply_to, log, Answer::Refused(refusal), out);
         }
         true
@@ -429,17 +472,18 @@ impl<S: Storage> Node<S> {
     // ---- Comparing tables ----
 
     /// Asks a node for its table, unless it is the same.
-    pub(crate) fn compare(&mut self, node: NodeId, out: &mut Vec<Output>) {
+    pub(crate) fn compare(&mut self, node: NodeId, out: &mut Vec<Output>) -> RequestId {
         let id = self.fresh_id();
         let asked = BucketsAsked {
             digest: self.buckets.digest(),
         };
         let header = Header {
-            layout_version: self.layout_version,
+            layout_version: self.layouts.version(),
             ..Header::default()
         };
         let message = Message::Replica(id, header, ReplicaRequest::Buckets(asked));
         out.push(Output::Send(node, message));
+        id
     }
 
     /// Compares with the next node in turn, if it is time.

@@ -162,6 +162,22 @@ pub enum Event {
     Forgotten,
     /// A read asked a replica what became of values that another shows and it lacks.
     AskedAgain,
+    /// This node learnt of a new layout.
+    LayoutBegun,
+    /// This node knows that all nodes of the new layout have synced.
+    LayoutComplete,
+    /// The layout before is not live any more.
+    LayoutRetired,
+    /// What a node told of layouts cannot be true together with what is known here.
+    LayoutsUnsound,
+    /// A node refused what was asked of it, as the two know different layouts.
+    TurnedAway,
+    /// A read began anew with the replicas of another layout.
+    ReadMoved,
+    /// What was left of a vnode that this node holds no more is gone.
+    VnodeDropped,
+    /// A hint was handed over to another than the one it was kept for, who is no replica of it any more.
+    HintReaddressed,
     /// A value was refused because this node's disk is nearly full: a put of a client, or a copy from another coordinator.
     DiskFull,
 }

@@ -23,12 +23,13 @@ use quorate_protocol::{
     BUCKETS_MAX, BucketAction, BucketDescription, BucketEntry, BucketId, BucketKind, Lifetime,
     Properties, PropertyChanges, Quorum, REGIONS_MAX, Refusal,
 };
-use quorate_ring::{Layout, NodeId, ReplicaSet, ReplicaSetId};
+use quorate_ring::{NodeId, ReplicaSet, ReplicaSetId};
 use quorate_storage::{Batch, Family, Storage, StorageError};
 
 use crate::config::{BucketDefaults, Config};
 use crate::expiry;
 use crate::keys;
+use crate::layouts::Layouts;
 use crate::placement::Placement;
 use crate::tally::Requirement;
 
@@ -36,7 +37,7 @@ use crate::tally::Requirement;
 const PAGE: usize = 1024;
 
 /// What a request on a bucket goes by.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Policy {
     /// Who holds its keys.
     pub(crate) placement: Arc<Placement>,
@@ -86,11 +87,11 @@ impl Buckets {
     /// A sentence, if the defaults make no replica set or the stored table cannot be read.
     pub(crate) fn load(
         config: &Config,
-        layout: &Layout,
+        layouts: &Layouts,
         storage: &impl Storage,
     ) -> Result<Self, String> {
         let set = ReplicaSet::new(config.defaults.n, None).map_err(|e| e.to_string())?;
-        let placement = Arc::new(Placement::new(layout, &set, config.me));
+        let placement = Arc::new(Placement::new(layouts, &set, config.me));
         let mut buckets = Buckets {
             me: config.me,
             defaults: config.defaults.clone(),
@@ -108,7 +109,7 @@ impl Buckets {
         };
         let mut failed = None;
         rows(storage, keys::BUCKETS, |_, row| {
-            let set = BucketEntry::decode(row).and_then(|entry| buckets.set(entry, layout));
+            let set = BucketEntry::decode(row).and_then(|entry| buckets.set(entry, layouts));
             failed = failed.take().or(set.err());
         })
         .map_err(|e| e.to_string())?;
@@ -211,6 +212,36 @@ impl Buckets {
         self.placements.values()
     }
 
+    /// The layouts are others from here on.
+    pub(crate) fn relocate(&mut self, layouts: &Layouts) {
+        let me = self.me;
+        for placement in self.placements.values_mut() {
+            *placement = Arc::new(placement.under(layouts, me));
+        }
+        let placements = &self.placements;
+        let move_policy = |policy: &mut Arc<Policy>| {
+            let placement = placements[&policy.placement.set()].clone();
+            let moved = Policy {
+                placement,
+                ..Policy::clone(policy)
+            };
+            *policy = Arc::new(moved);
+        };
+        move_policy(&mut self.implicit);
+        for known in self.known.values_mut() {
+            move_policy(&mut known.policy);
+        }
+    }
+
+    /// The replica set of a life's records; `None` if it is not known, or that life is over.
+    pub(crate) fn set_of(&self, id: BucketId) -> Option<ReplicaSetId> {
+        match self.lives.get(&id.life(0)) {
+            None => Some(self.implicit.placement.set()),
+            Some(life) if life.id == id => life.entry.as_ref().map(|(_, set)| *set),
+            Some(_) => None,
+        }
+    }
+
     /// Names the table's content: equal for equal tables.
     pub(crate) fn digest(&self) -> u128 {
         self.digest
@@ -261,7 +292,7 @@ impl Buckets {
     pub(crate) fn join(
         &mut self,
         entry: BucketEntry,
-        layout: &Layout,
+        layouts: &Layouts,
         batch: &mut Batch,
     ) -> Result<Option<Option<BucketId>>, String> {
         let before = self.entry(&entry.name);
@@ -278,13 +309,13 @@ impl Buckets {
         let at = keys::bucket(&entry.name);
         let was = self.known.get(&entry.name).map_or(0, |k| part(&k.entry));
         let is = part(&entry);
-        self.set(entry, layout)?;
+        self.set(entry, layouts)?;
         batch.put(Family::Meta, at, row);
         self.digest ^= was ^ is;
         Ok(Some(began))
     }
 
-    fn set(&mut self, entry: BucketEntry, layout: &Layout) -> Result<(), String> {
+    fn set(&mut self, entry: BucketEntry, layouts: &Layouts) -> Result<(), String> {
         let given = entry.properties.clone().unwrap_or_default();
         let defaults = quorums(&given, &self.defaults);
         let set = ReplicaSet::new(defaults.n, given.regions).map_err(|e| e.to_string())?;
@@ -292,7 +323,7 @@ impl Buckets {
         let placement = self
             .placements
             .entry(set.id())
-            .or_insert_with(|| Arc::new(Placement::new(layout, &set, me)))
+            .or_insert_with(|| Arc::new(Placement::new(layouts, &set, me)))
             .clone();
         let id = entry.id();
         let life = Life {
@@ -331,7 +362,7 @@ impl Buckets {
         &self,
         now: BucketEntry,
         action: &BucketAction,
-        layout: &Layout,
+        layouts: &Layouts,
     ) -> Result<Proposal, Refusal> {
         let name = now.name.clone();
         let name = name.as_str();
@@ -409,7 +440,7 @@ impl Buckets {
             }
         }
         next.sloppy = changes.sloppy.or(next.sloppy);
-        let placement = self.check(&next, layout)?;
+        let placement = self.check(&next, layouts)?;
         let other_set = placement.set() != self.resolve(name).1.placement.set();
         Ok(Proposal {
             entry: BucketEntry {
@@ -423,13 +454,13 @@ impl Buckets {
     }
 
     /// Whether a bucket with these properties can work under this layout.
-    fn check(&self, given: &Properties, layout: &Layout) -> Result<Placement, Refusal> {
+    fn check(&self, given: &Properties, layouts: &Layouts) -> Result<Placement, Refusal> {
         let impossible = |why: String| Err(Refusal::Impossible(why));
         if let Some(regions) = &given.regions {
             if regions.len() > REGIONS_MAX {
                 return impossible(format!("a bucket names at most {REGIONS_MAX} regions"));
             }
-            let have: Vec<&str> = layout.regions().collect();
+            let have: Vec<&str> = layouts.newest().regions().collect();
             if let Some(unknown) = regions.iter().find(|r| !have.contains(&r.as_str())) {
                 return impossible(format!(
                     "there is no region '{unknown}': this cluster has {}",
@@ -441,8 +472,12 @@ impl Buckets {
         let set = ReplicaSet::new(defaults.n, given.regions.clone());
         let set = set.map_err(|e| Refusal::Impossible(e.to_string()))?;
         if given.n.is_some() {
-            for region in layout.regions().filter(|r| set.covers(r)) {
-                let nodes = layout.nodes().iter().filter(|n| n.region == region);
+            for region in layouts.newest().regions().filter(|r| set.covers(r)) {
+                let nodes = layouts
+                    .newest()
+                    .nodes()
+                    .iter()
+                    .filter(|n| n.region == region);
                 let count = nodes.count();
                 if usize::from(set.n) > count {
                     return impossible(format!(
@@ -459,7 +494,7 @@ impl Buckets {
             return impossible("max_siblings=0 allows no value: it is at least 1".to_owned());
         }
         // What is given is held against the seats; the defaults ask for as many as there are.
-        let placement = Placement::new(layout, &set, self.me);
+        let placement = Placement::new(layouts, &set, self.me);
         for seats in placement.kinds() {
             for (name, quorum, may_be_zero) in [
                 ("r", given.r, false),
@@ -482,14 +517,14 @@ impl Buckets {
         &self,
         name: &str,
         after: &BucketEntry,
-        layout: &Layout,
+        layouts: &Layouts,
     ) -> Vec<Requirement> {
         let mut kinds = BTreeSet::new();
         let before = self.resolve(name).1.placement.clone();
         let given = after.properties.clone().unwrap_or_default();
         let n = given.n.unwrap_or(self.defaults.n);
         let set = ReplicaSet::new(n, given.regions).expect("it was checked, or is the default");
-        let after = Placement::new(layout, &set, self.me);
+        let after = Placement::new(layouts, &set, self.me);
         for placement in [&*before, &after] {
             kinds.extend(placement.kinds().into_iter().map(|seats| seats.to_vec()));
         }

@@ -21,6 +21,8 @@ pub(crate) struct ChangeConversation {
     needed: Vec<Requirement>,
     /// Who has it on disk, and who never will say so.
     heard: BTreeMap<NodeId, bool>,
+    /// Those that refused since they know other layouts, and how often they did.
+    turned_away: BTreeMap<NodeId, u32>,
     attempts: u32,
 }
 
@@ -36,6 +38,7 @@ impl ChangeConversation {
             proposed,
             needed,
             heard: BTreeMap::new(),
+            turned_away: BTreeMap::new(),
             attempts: 1,
         }
     }
@@ -58,6 +61,25 @@ impl ChangeConversation {
             attempts: self.attempts + 1,
             ..self
         }
+    }
+
+    /// Those who must know of it are others. What was heard stands.
+    pub(crate) fn needs(&mut self, needed: Vec<Requirement>) {
+        self.needed = needed;
+    }
+
+    /// A node knows other layouts. It may take it once both know the same; but not for ever.
+    pub(crate) fn turn_away(&mut self, node: NodeId, most: u32) {
+        let times = self.turned_away.entry(node).or_default();
+        *times += 1;
+        if *times > most {
+            self.lost(node);
+        }
+    }
+
+    /// Whether a node is to be asked again.
+    pub(crate) fn was_turned_away(&self, node: NodeId) -> bool {
+        self.turned_away.contains_key(&node) && !self.heard.contains_key(&node)
     }
 
     /// A node has the proposal on disk.

@@ -290,6 +290,12 @@ impl<S: Storage> Node<S> {
         }
     }
 
+    /// The layouts are others: a round under way has not asked all that it has to (rule R5).
+    pub(crate) fn collect_anew(&mut self) {
+        self.forget_asked(&Purpose::Collect);
+        self.upkeep.collecting.round = None;
+    }
+
     fn end_round(&mut self, now: Time, round: &Round, done: bool, out: &mut Vec<Output>) {
         self.forget_asked(&Purpose::Collect);
         if !done {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use quorate_causal::ContextKey;
 use quorate_protocol::{
     META_BYTES_MAX, Quorum, SIBLINGS_BYTES_FACTOR, SIBLINGS_MAX, TIMEOUT_DEFAULT, TIMEOUT_MAX,
@@ -21,8 +20,6 @@ pub struct Config {
     pub defaults: BucketDefaults,
     /// Bounds on what a request may ask.
     pub limits: Limits,
-    /// The layout as JSON, for those who ask for it.
-    pub layout_json: Bytes,
     /// Whether this node does upkeep: tells others how far it is, exchanges with them, collects evidence. Without, it is for tests of other
     /// things.
     pub upkeep: bool,
@@ -123,6 +120,8 @@ pub struct Limits {
     pub handoff_bytes_per_second: u64,
     /// In what time this node exchanges once with every other replica of each of its vnodes.
     pub exchange_cycle: Duration,
+    /// While the layout changes: how many bytes of exchanges this node begins in a second, to fill its vnodes.
+    pub fill_bytes_per_second: u64,
     /// In what time it compares each of its trees with the records themselves.
     pub verify_cycle: Duration,
     /// How long evidence waits before it is collected: long enough that most writes have come everywhere.
@@ -157,6 +156,7 @@ impl Default for Limits {
             hint_writes_max: 1024,
             handoff_bytes_per_second: 10 * 1024 * 1024,
             exchange_cycle: Duration::from_secs(30),
+            fill_bytes_per_second: 20 * 1024 * 1024,
             verify_cycle: Duration::from_secs(6 * 3600),
             collect_after: Duration::from_secs(1),
             collect_keys_per_second: 4096,

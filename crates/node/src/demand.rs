@@ -90,7 +90,7 @@ impl<S: Storage> Node<S> {
                 "this node makes no exchanges".to_owned(),
             ));
         }
-        let partitions = self.layout.partitions();
+        let partitions = self.layouts.partitions();
         if repair.partition >= partitions {
             return Err(Refusal::Impossible(format!(
                 "there is no partition {}: they are numbered from 0 to {}",

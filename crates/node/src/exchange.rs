@@ -44,6 +44,8 @@ pub(crate) struct Exchange {
     peer: NodeId,
     /// How often this node had lost state when it began.
     pub(crate) loss: u64,
+    /// The latest layout when it began.
+    layout: u64,
     pub(crate) step: Step,
     /// What each side has answered in this step.
     answers: BTreeMap<NodeId, UpkeepReply>,
@@ -137,13 +139,25 @@ impl<S: Storage> Node<S> {
             let alone = self.primaries(vnode).len() <= 1;
             if alone
                 && matches!(
-                    self.replica.exchanged(vnode, me, None, (losses, 0)),
+                    self.replica.exchanged(vnode, me, None, losses, |_| true),
                     Ok(true)
                 )
             {
                 out.push(Output::Event(Event::Refilled));
             }
         }
+    }
+
+    /// The layouts are others: what is under way asks and counts by those before.
+    pub(crate) fn exchange_anew(&mut self, now: Time, out: &mut Vec<Output>) {
+        if let Some(exchange) = self.upkeep.exchanging.current.take() {
+            self.break_off(now, &exchange, out);
+        }
+        let pairs: BTreeSet<_> = self.pairs().into_iter().collect();
+        let exchanging = &mut self.upkeep.exchanging;
+        exchanging.urgent.retain(|pair| pairs.contains(pair));
+        exchanging.again.retain(|pair| pairs.contains(pair));
+        exchanging.equal.retain(|pair, _| pairs.contains(pair));
     }
 
     /// Has these exchanges made as soon as possible.
@@ -179,10 +193,11 @@ impl<S: Storage> Node<S> {
         if soon.is_some() {
             exchanging.next = now;
         }
-        let losses = self.replica.lineage.losses();
         self.upkeep.exchanging.cost = Repaired::default();
         self.upkeep.exchanging.learnt = false;
-        let Ok(state) = self.replica.vnode(vnode) else {
+        let whole = self.replica.vnode(vnode).map(|_| ());
+        let whole = whole.and_then(|()| self.replica.is_whole(vnode));
+        let Ok(is_whole) = whole else {
             let broken = Repaired {
                 broken: 1,
                 ..Repaired::default()
@@ -190,11 +205,12 @@ impl<S: Storage> Node<S> {
             self.exchange_ended((vnode, peer), demanded.is_some(), broken, out);
             return;
         };
-        let seen = !state.is_refilled(losses);
+        let seen = !is_whole;
         self.upkeep.exchanging.current = Some(Exchange {
             vnode,
             peer,
             loss: self.replica.lineage.losses(),
+            layout: self.layouts.version(),
             step: Step::Root,
             answers: BTreeMap::new(),
             seen: None,
@@ -440,23 +456,34 @@ impl<S: Storage> Node<S> {
     fn complete(&mut self, now: Time, exchange: &Exchange, out: &mut Vec<Output>) {
         let Exchange { vnode, peer, .. } = *exchange;
         self.replica.filter = None;
-        if exchange.doubtful || exchange.loss != self.replica.lineage.losses() {
+        let is_same = exchange.loss == self.replica.lineage.losses()
+            && exchange.layout == self.layouts.version();
+        if exchange.doubtful || !is_same {
             return self.break_off(now, exchange, out);
         }
-        let n = self.primaries(vnode).len();
-        // So many that whoever took part in a write by a majority is among them, or is this node.
-        let needed = (n - n / 2).min(n.saturating_sub(1));
-        let counted = (exchange.loss, needed);
-        let state = self.replica.vnode(vnode);
-        let refilling = state.is_ok_and(|v| !v.is_refilled(exchange.loss));
-        let adopted = exchange.seen.as_ref().filter(|_| refilling);
-        match self.replica.exchanged(vnode, peer, adopted, counted) {
+        let is_whole = self.replica.is_whole(vnode).unwrap_or(true);
+        let adopted = exchange.seen.as_ref().filter(|_| !is_whole);
+        let placement = self.buckets.placement(vnode.set).cloned();
+        let me = self.config.me;
+        let enough = |heard: &BTreeSet<NodeId>| {
+            placement
+                .as_ref()
+                .is_some_and(|p| p.covers(vnode.partition, me, heard))
+        };
+        let loss = exchange.loss;
+        let counted = self.replica.exchanged(vnode, peer, adopted, loss, enough);
+        match counted.and_then(|refilled| self.filled_from(vnode, peer).map(|()| refilled)) {
             Ok(refilled) => {
                 out.push(Output::Event(Event::Exchanged));
                 if refilled {
                     out.push(Output::Event(Event::Refilled));
                 }
                 let cost = std::mem::take(&mut self.upkeep.exchanging.cost);
+                if self.layouts.change().is_some() {
+                    let rate = self.config.limits.fill_bytes_per_second.max(1);
+                    let took = Duration::from_micros(cost.bytes * 1_000_000 / rate);
+                    self.upkeep.exchanging.next = self.upkeep.exchanging.next.max(now.after(took));
+                }
                 let cost = Repaired {
                     exchanges: 1,
                     ..cost
@@ -492,15 +519,11 @@ impl<S: Storage> Node<S> {
     /// How many vnodes of this node are being refilled after a loss.
     #[must_use]
     pub fn refilling(&mut self) -> usize {
-        let losses = self.replica.lineage.losses();
-        if losses == 0 {
+        if self.replica.lineage.losses() == 0 && self.replica.newcomers.is_empty() {
             return 0;
         }
         let own = self.own_vnodes();
-        let is_refilling = |id: &VnodeId| {
-            let vnode = self.replica.vnode_unchecked(*id);
-            !vnode.is_ok_and(|v| v.is_refilled(losses))
-        };
+        let is_refilling = |id: &VnodeId| !self.replica.is_whole(*id).unwrap_or(false);
         own.into_iter().filter(is_refilling).count()
     }
 }

@@ -1,6 +1,6 @@
 //! The conversation of a request that this node passes on, being no replica of its key.
 
-use quorate_protocol::{Answer, Header, Request, Unmet};
+use quorate_protocol::{Answer, Header, Refusal, Request, Unmet};
 use quorate_ring::NodeId;
 
 use crate::node::Timer;
@@ -27,6 +27,10 @@ pub(crate) struct ForwardConversation {
     gone: Vec<NodeId>,
     /// Until when a read waits for one of them, once nobody else is left.
     pub(crate) gives_up_at: Option<Time>,
+    /// Whether all who were asked knew other layouts: it is passed on anew once this node knows what they do.
+    pub(crate) turned_away: bool,
+    /// How often that was done.
+    attempts: u32,
 }
 
 /// What to do after a change.
@@ -56,7 +60,18 @@ impl ForwardConversation {
             timer: None,
             gone: Vec::new(),
             gives_up_at: None,
+            turned_away: false,
+            attempts: 0,
         }
+    }
+
+    /// These could coordinate it by the layouts of now. Returns whether it may be passed on once more.
+    pub(crate) fn again(&mut self, candidates: Vec<NodeId>, most: u32) -> bool {
+        self.attempts += 1;
+        self.turned_away = false;
+        self.hedged = true;
+        self.candidates = candidates;
+        !self.candidates.is_empty() && self.attempts <= most
     }
 
     /// The next node, if there is one.
@@ -123,6 +138,10 @@ impl ForwardConversation {
         match (self.leave(node), self.candidates.is_empty()) {
             (true, _) => Step::Nothing,
             (false, false) => Step::Again,
+            (false, true) if matches!(answer, Answer::Refused(Refusal::WrongLayout { .. })) => {
+                self.turned_away = true;
+                Step::Nothing
+            }
             (false, true) => Step::Answer(answer),
         }
     }

@@ -15,7 +15,7 @@ use quorate_storage::Storage;
 
 use crate::api::{Event, Output};
 use crate::jobs::SLICE_EVERY;
-use crate::node::Node;
+use crate::node::{Local, Node};
 use crate::replica::{Hint, HintKey};
 use crate::time::Time;
 
@@ -38,6 +38,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(4);
 #[derive(Debug)]
 struct Sent {
     owner: NodeId,
+    /// Who gets it: its owner, or a replica in the place of one who is none any more.
+    to: NodeId,
     hint: Hint,
     until: Time,
 }
@@ -80,7 +82,8 @@ impl Handoff {
 
     /// An owner is out of reach, or is so no longer: what was on its way is lost, and the next attempt begins afresh.
     pub(crate) fn forget(&mut self, owner: NodeId) {
-        let lost = self.sent.iter().filter(|(_, sent)| sent.owner == owner);
+        let lost = self.sent.iter();
+        let lost = lost.filter(|(_, sent)| sent.owner == owner || sent.to == owner);
         let lost: Vec<RequestId> = lost.map(|(id, _)| *id).collect();
         for id in lost {
             self.take(id);
@@ -96,7 +99,8 @@ impl<S: Storage> Node<S> {
         if self.handoff.is_full() || self.replica.poisoned().is_some() {
             return expiry;
         }
-        let owners = self.replica.held().keys().filter(|o| self.is_up(**o));
+        let owners = self.replica.held().keys();
+        let owners = owners.filter(|o| self.may_hand_over_for(**o));
         let next = owners.map(|owner| {
             let progress = self.handoff.owners.get(owner);
             progress
@@ -151,11 +155,27 @@ impl<S: Storage> Node<S> {
     fn next_owner(&self, now: Time) -> Option<NodeId> {
         let ready = |owner: &NodeId| {
             let progress = self.handoff.owners.get(owner);
-            self.is_up(*owner) && progress.is_none_or(|p| p.not_before <= now)
+            self.may_hand_over_for(*owner) && progress.is_none_or(|p| p.not_before <= now)
         };
         let ready = || self.replica.held().keys().copied().filter(ready);
         let after = ready().find(|owner| self.handoff.last.is_none_or(|last| *owner > last));
         after.or_else(|| ready().next())
+    }
+
+    /// Whether hints of a node can be handed over: it is in reach, or does not come back.
+    fn may_hand_over_for(&self, owner: NodeId) -> bool {
+        self.is_up(owner) || (owner != self.config.me && !self.peers.contains_key(&owner))
+    }
+
+    /// Who is to have a hint: its owner, as long as that is a replica of its key; else any other, from which all get it. `None` while none is in
+    /// reach.
+    fn heir(&self, key: &HintKey) -> Option<NodeId> {
+        let placement = self.buckets.placement(key.vnode.set)?;
+        if placement.is_seat(key.vnode, key.owner) {
+            return Some(key.owner).filter(|n| self.is_up(*n));
+        }
+        let seats = placement.primaries(key.vnode.partition).iter();
+        seats.map(|s| s.node).find(|n| self.is_up(*n))
     }
 
     fn hand_over(&mut self, now: Time, owner: NodeId, hint: Hint, out: &mut Vec<Output>) {
@@ -168,6 +188,12 @@ impl<S: Storage> Node<S> {
         if self.handoff.rows.contains_key(&hint.row) {
             return;
         }
+        let Some(to) = self.heir(&key) else {
+            return;
+        };
+        if to != owner {
+            out.push(Output::Event(Event::HintReaddressed));
+        }
         let id = self.fresh_id();
         let merge = Merge {
             vnode: key.vnode,
@@ -178,15 +204,25 @@ impl<S: Storage> Node<S> {
             hint_for: None,
         };
         let header = Header {
-            layout_version: self.layout_version,
+            layout_version: self.layouts.version(),
             ..Header::default()
         };
-        let message = Message::Replica(id, header, ReplicaRequest::Merge(merge));
-        out.push(Output::Send(owner, message));
+        let request = ReplicaRequest::Merge(merge);
+        if to == self.config.me {
+            self.local.push_back(Local::Ask(id, request));
+        } else {
+            out.push(Output::Send(to, Message::Replica(id, header, request)));
+        }
         self.handoff.rows.insert(hint.row.clone(), id);
         self.handoff.bytes += hint.record.len();
         let until = now.after(ANSWER_WITHIN);
-        self.handoff.sent.insert(id, Sent { owner, hint, until });
+        let sent = Sent {
+            owner,
+            to,
+            hint,
+            until,
+        };
+        self.handoff.sent.insert(id, sent);
     }
 
     /// Whether the life of the hint's bucket is over.
@@ -210,7 +246,7 @@ impl<S: Storage> Node<S> {
         reply: &ReplicaReply,
         out: &mut Vec<Output>,
     ) -> bool {
-        if self.handoff.sent.get(&id).is_none_or(|s| s.owner != from) {
+        if self.handoff.sent.get(&id).is_none_or(|s| s.to != from) {
             return false;
         }
         let Some(Sent { owner, hint, .. }) = self.handoff.take(id) else {

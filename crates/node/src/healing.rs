@@ -11,7 +11,7 @@ use quorate_causal::{Actor, Dot, DotSet, Record, Sibling};
 use quorate_protocol::{
     BucketId, KeyRecord, Recall, Refusal, Removal, ReplicaReply, Testify, Testimony, VnodeId, Vote,
 };
-use quorate_ring::{Partition, ReplicaSetId};
+use quorate_ring::NodeId;
 use quorate_storage::{Batch, Family, Level, Storage, StorageError};
 
 use crate::keys;
@@ -34,9 +34,8 @@ impl<S: Storage, W> Replica<S, W> {
         key: &[u8],
         strict: bool,
     ) -> Result<(), Refusal> {
-        let losses = self.lineage.losses();
-        if losses > 0 && !self.vnode_unchecked(vnode)?.is_refilled(losses) {
-            return lacks("has lost state and is being refilled from the others");
+        if !self.is_whole(vnode)? {
+            return lacks(REFILLING);
         }
         if strict && !self.is_verified() {
             return lacks("was just started, and has not heard yet whether it lost state");
@@ -50,9 +49,8 @@ impl<S: Storage, W> Replica<S, W> {
     /// Refuses where this replica cannot tell which keys there are. A damaged record does not count: whoever else is asked has the key, and
     /// what replicas disagree about is read.
     pub(crate) fn lists(&mut self, vnode: VnodeId) -> Result<(), Refusal> {
-        let losses = self.lineage.losses();
-        if losses > 0 && !self.vnode_unchecked(vnode)?.is_refilled(losses) {
-            return lacks("has lost state and is being refilled from the others");
+        if !self.is_whole(vnode)? {
+            return lacks(REFILLING);
         }
         match self.is_verified() {
             true => Ok(()),
@@ -62,8 +60,17 @@ impl<S: Storage, W> Replica<S, W> {
 
     /// Whether what this replica lacks says anything: it is whole, as far as others remember it.
     pub(crate) fn is_intact(&mut self, vnode: VnodeId) -> Result<bool, Refusal> {
+        self.vnode(vnode)?;
+        Ok(self.is_verified() && self.is_whole(vnode)?)
+    }
+
+    /// Whether it has what a replica of it is to have: it is not being filled, for the first time or after a loss.
+    pub(crate) fn is_whole(&mut self, vnode: VnodeId) -> Result<bool, Refusal> {
+        if self.newcomers.contains(&vnode) {
+            return Ok(false);
+        }
         let losses = self.lineage.losses();
-        Ok(self.is_verified() && self.vnode(vnode)?.is_refilled(losses))
+        Ok(losses == 0 || self.vnode_unchecked(vnode)?.is_refilled(losses))
     }
 
     /// Joins another replica's record, and returns this one's afterwards. The tree's entry is put right by the way.
@@ -411,7 +418,7 @@ impl<S: Storage, W> Replica<S, W> {
                     ControlFlow::Break(())
                 })?;
             let Some(row) = found else { break };
-            let Some(vnode) = vnode_of(&row) else {
+            let Some(vnode) = keys::vnode_of(&row) else {
                 return Err(StorageError::Corrupt {
                     family: Family::Evidence,
                     key: row,
@@ -466,25 +473,42 @@ impl<S: Storage, W> Replica<S, W> {
         Ok((removals, next))
     }
 
-    /// Adopts what another replica had seen (see [`crate::vnode::Vnode::adopt`]), and counts the exchange for a refill. Returns
-    /// whether the vnode is refilled by it.
+    /// Adopts what another replica had seen (see [`crate::vnode::Vnode::adopt`]), and counts the exchange for a refill after the loss of that
+    /// number. Returns whether the vnode is refilled by it.
     pub(crate) fn exchanged(
         &mut self,
         vnode: VnodeId,
-        with: quorate_ring::NodeId,
+        with: NodeId,
         theirs: Option<&DotSet>,
-        (loss, needed): (u64, usize),
+        loss: u64,
+        enough: impl Fn(&BTreeSet<NodeId>) -> bool,
     ) -> Result<bool, Refusal> {
         let mut batch = Batch::new();
         let state = self.vnode(vnode)?;
         if let Some(theirs) = theirs {
             state.adopt(theirs, &mut batch);
         }
-        let refilled = state.refill_from(with, loss, needed, &mut batch);
+        let refilled = state.refill_from(with, loss, enough, &mut batch);
         if !batch.is_empty() {
             self.commit_numbered(batch, Level::Written);
         }
         Ok(refilled)
+    }
+
+    /// Counts an exchange for the layout of this version, if there was one; see [`crate::vnode::Vnode::sync_from`].
+    pub(crate) fn synced(
+        &mut self,
+        vnode: VnodeId,
+        with: Option<NodeId>,
+        version: u64,
+        all: &BTreeSet<NodeId>,
+    ) -> Result<(), Refusal> {
+        let mut batch = Batch::new();
+        if self.vnode(vnode)?.sync_from(with, version, all, &mut batch) {
+            self.newcomers.remove(&vnode);
+            self.commit_numbered(batch, Level::Written);
+        }
+        Ok(())
     }
 
     /// State was lost: nothing that was exchanged before counts.
@@ -511,6 +535,8 @@ impl<S: Storage, W> Replica<S, W> {
     }
 }
 
+const REFILLING: &str = "has lost state, or is new here, and is being filled from the others";
+
 fn lacks(what: &str) -> Result<(), Refusal> {
     Err(Refusal::Corrupt(format!("this replica {what}")))
 }
@@ -519,13 +545,4 @@ fn lacks(what: &str) -> Result<(), Refusal> {
 fn removed(removal: &Removal) -> Result<DotSet, Refusal> {
     DotSet::decode(&removal.dots)
         .map_err(|e| Refusal::Malformed(format!("a removal to confirm or forget: {e}")))
-}
-
-fn vnode_of(row: &[u8]) -> Option<VnodeId> {
-    let (partition, rest) = row.split_first_chunk()?;
-    let (set, _) = rest.split_first_chunk()?;
-    Some(VnodeId {
-        partition: Partition(u16::from_be_bytes(*partition)),
-        set: ReplicaSetId(u64::from_be_bytes(*set)),
-    })
 }

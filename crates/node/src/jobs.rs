@@ -12,6 +12,7 @@ use quorate_ring::{NodeId, ReplicaSetId};
 use quorate_storage::Storage;
 
 use crate::api::{Event, Output};
+use crate::leftovers::DropJob;
 use crate::node::{Node, Waiter, tell};
 use crate::reclaim::{ReclaimJob, Slice};
 use crate::reconcile::ReconcileJob;
@@ -51,6 +52,8 @@ pub(crate) enum Job {
     Join,
     /// Compares a vnode's tree with its records.
     Verify(VerifyJob),
+    /// Removes what is left of a vnode.
+    Drop(DropJob),
 }
 
 impl Job {
@@ -122,6 +125,15 @@ impl Jobs {
         Some(turn)
     }
 
+    /// Takes on what is left of a vnode to be removed.
+    pub(crate) fn clear(&mut self, job: DropJob) {
+        self.turns.push_back(Turn {
+            waiter: None,
+            deadline: Time(u64::MAX),
+            job: Job::Drop(job),
+        });
+    }
+
     /// Takes on what the node does for its own sake.
     pub(crate) fn reclaim(&mut self, job: ReclaimJob) {
         self.reclaims.push_back(job);
@@ -190,6 +202,12 @@ impl<S: Storage> Node<S> {
             }
             Job::Verify(verify) => {
                 if self.verify_slice(verify, units, out) {
+                    self.jobs.turns.push_back(turn);
+                }
+                return;
+            }
+            Job::Drop(job) => {
+                if self.drop_slice(job, units, out) {
                     self.jobs.turns.push_back(turn);
                 }
                 return;

@@ -39,7 +39,7 @@ struct Hearing {
 #[derive(Debug, Default)]
 struct Mending {
     awaited: BTreeSet<NodeId>,
-    heard: usize,
+    heard: BTreeSet<NodeId>,
     record: Record,
 }
 
@@ -249,7 +249,7 @@ impl<S: Storage> Node<S> {
 
     pub(crate) fn upkeep_header(&self) -> quorate_protocol::Header {
         quorate_protocol::Header {
-            layout_version: self.layout_version,
+            layout_version: self.layouts.version(),
             ..quorate_protocol::Header::default()
         }
     }
@@ -279,7 +279,7 @@ impl<S: Storage> Node<S> {
                 .into_iter()
                 .filter(|n| *n != me && self.is_up(*n))
                 .collect();
-            if others.len() < self.needed_to_mend(*vnode) {
+            if !self.covers(*vnode, &others) {
                 continue;
             }
             let mending = Mending {
@@ -302,10 +302,10 @@ impl<S: Storage> Node<S> {
         }
     }
 
-    /// How many others must tell: one of those that took part in any write by a majority is among them.
-    fn needed_to_mend(&self, vnode: VnodeId) -> usize {
-        let n = self.primaries(vnode).len();
-        (n - n / 2).min(n.saturating_sub(1))
+    /// Whether of those that took part in any write by a majority one is among these, or is this node.
+    fn covers(&self, vnode: VnodeId, these: &BTreeSet<NodeId>) -> bool {
+        let placement = self.buckets.placement(vnode.set);
+        placement.is_some_and(|p| p.covers(vnode.partition, self.config.me, these))
     }
 
     /// Another replica has told what it holds of a damaged key, or will not.
@@ -316,7 +316,6 @@ impl<S: Storage> Node<S> {
         reply: Option<UpkeepReply>,
         out: &mut Vec<Output>,
     ) {
-        let needed = self.needed_to_mend(at.0);
         let Some(mending) = self.upkeep.judging.mending.get_mut(&at) else {
             return;
         };
@@ -326,7 +325,7 @@ impl<S: Storage> Node<S> {
             && let Ok(record) = decode(record)
         {
             mending.record.merge(&record);
-            mending.heard += 1;
+            mending.heard.insert(from);
         }
         if !mending.awaited.is_empty() {
             return;
@@ -335,7 +334,7 @@ impl<S: Storage> Node<S> {
             return;
         };
         let (vnode, bucket, key) = &at;
-        if mending.heard >= needed
+        if self.covers(*vnode, &mending.heard)
             && self
                 .replica
                 .replace(*vnode, *bucket, key, &mending.record)

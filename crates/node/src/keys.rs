@@ -6,7 +6,7 @@
 
 use quorate_causal::Actor;
 use quorate_protocol::{BucketId, VnodeId};
-use quorate_ring::{NodeId, Partition};
+use quorate_ring::{NodeId, Partition, ReplicaSetId};
 
 /// The key of a record.
 pub(crate) fn record(vnode: VnodeId, bucket: BucketId, key: &[u8]) -> Vec<u8> {
@@ -49,8 +49,16 @@ pub(crate) fn refilled_row(vnode: VnodeId) -> Vec<u8> {
     out
 }
 
+/// The key of the row that holds for which layout a vnode is synced.
+pub(crate) fn synced_row(vnode: VnodeId) -> Vec<u8> {
+    let mut out = vnode_prefix(vnode);
+    out.push(SYNCED);
+    out
+}
+
 const ADOPTED: u8 = b'a';
 const REFILLED: u8 = b'r';
+const SYNCED: u8 = b's';
 
 /// What a row of a vnode is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,6 +66,7 @@ pub(crate) enum VnodeRow {
     Clock(Actor),
     Adopted(Actor),
     Refilled,
+    Synced,
 }
 
 /// What all rows of a vnode begin with: of its own, and of its records' trees and evidence.
@@ -74,6 +83,7 @@ pub(crate) fn vnode_row(vnode: VnodeId, key: &[u8]) -> Option<VnodeRow> {
     let actor = |bytes: &[u8]| Some(Actor(u128::from_be_bytes(bytes.try_into().ok()?)));
     match rest {
         [REFILLED] => Some(VnodeRow::Refilled),
+        [SYNCED] => Some(VnodeRow::Synced),
         [of @ .., ADOPTED] if of.len() == 16 => Some(VnodeRow::Adopted(actor(of)?)),
         of => Some(VnodeRow::Clock(actor(of)?)),
     }
@@ -117,6 +127,22 @@ pub(crate) fn of_evidence(row: &[u8]) -> Option<(BucketId, &[u8])> {
 
 /// How many bytes name a vnode.
 const VNODE_BYTES: usize = 2 + 8;
+
+/// The vnode that a row begins with of those that begin with one.
+pub(crate) fn vnode_of(row: &[u8]) -> Option<VnodeId> {
+    let (partition, rest) = row.split_first_chunk()?;
+    let (set, _) = rest.split_first_chunk()?;
+    Some(VnodeId {
+        partition: Partition(u16::from_be_bytes(*partition)),
+        set: ReplicaSetId(u64::from_be_bytes(*set)),
+    })
+}
+
+/// The row that holds what this node knows of layouts.
+pub(crate) const LAYOUTS: &[u8] = b"layouts";
+
+/// The row that holds what it has promised of the next layout.
+pub(crate) const PROMISE: &[u8] = b"promise";
 
 /// The row that holds the number of the last commit.
 pub(crate) const COMMITS: &[u8] = b"commits";
@@ -217,6 +243,11 @@ pub(crate) const HINTS_HELD: &[u8] = b"hints/";
 /// The key of the row of one such node.
 pub(crate) fn hints_held(owner: NodeId) -> Vec<u8> {
     [HINTS_HELD, &owner.0.to_be_bytes()].concat()
+}
+
+/// What the keys of all records of a partition begin with.
+pub(crate) fn records_in(partition: Partition) -> Vec<u8> {
+    partition.0.to_be_bytes().to_vec()
 }
 
 /// What the keys of all records of one life of a bucket in one partition begin with.

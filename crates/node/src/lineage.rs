@@ -132,6 +132,7 @@ impl Lineage {
             open: self.open,
             base: self.base,
             number: self.durable,
+            layouts: 0,
         }
     }
 

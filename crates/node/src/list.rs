@@ -346,6 +346,14 @@ impl ListConversation {
         }
     }
 
+    /// A read goes on as another.
+    pub(crate) fn moved(&mut self, from: RequestId, to: RequestId, key: String) {
+        if let Some(page) = &mut self.page {
+            page.reads.remove(&from);
+            page.reads.insert(to, key);
+        }
+    }
+
     /// What a read has found: whether the key has a live value.
     pub(crate) fn decided(&mut self, read: RequestId, is_live: bool) {
         if let Some(page) = &mut self.page

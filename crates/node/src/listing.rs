@@ -33,12 +33,12 @@ impl<S: Storage> Node<S> {
         accept::list(&list)?;
         let now = accepted.now;
         let (bucket, policy) = self.buckets.resolve(&list.bucket);
-        let mut parts = Vec::with_capacity(usize::from(self.layout.partitions()));
-        for partition in (0..self.layout.partitions()).map(Partition) {
-            let seats = policy.placement.primaries(partition);
+        let mut parts = Vec::with_capacity(usize::from(self.layouts.partitions()));
+        for partition in (0..self.layouts.partitions()).map(Partition) {
+            let seats = policy.placement.readers(partition);
             let terms = Terms {
-                seats,
                 placement: &policy.placement,
+                partition,
                 defaults: &policy.defaults,
                 options: &list.options,
             };
@@ -111,7 +111,7 @@ impl<S: Storage> Node<S> {
                 self.finish(id, unmet, out);
             }
             Verdict::Met => {
-                let layout = &self.layout;
+                let layouts = &self.layouts;
                 let Some(Conversation {
                     kind: Kind::List(list),
                     ..
@@ -120,7 +120,7 @@ impl<S: Storage> Node<S> {
                     return;
                 };
                 let bucket = list.asked.bucket.clone();
-                let doubts = list.put_together(|key| layout.partition_of(&bucket, key.as_bytes()));
+                let doubts = list.put_together(|key| layouts.partition_of(&bucket, key.as_bytes()));
                 for scan in list.children() {
                     self.end(scan);
                 }
@@ -153,7 +153,7 @@ impl<S: Storage> Node<S> {
         asks: Vec<AskScan>,
         out: &mut Vec<Output>,
     ) {
-        let (me, all) = (self.config.me, self.layout.partitions());
+        let (me, all) = (self.config.me, self.layouts.partitions());
         for AskScan { node, parts } in asks {
             let Some((_, list)) = self.listing(id) else {
                 return;
@@ -188,6 +188,7 @@ impl<S: Storage> Node<S> {
                 self.local.push_back(Local::Ask(scan_id, request));
             } else if self.is_up(node) {
                 let header = Header {
+                    layout_version: self.layouts.reading().version(),
                     trace: accepted.trace,
                     ..self.header(now, deadline)
                 };
@@ -254,17 +255,16 @@ impl<S: Storage> Node<S> {
             let (bucket, options) = (list.asked.bucket.clone(), list.asked.options);
             let target = self.target(&bucket, &key);
             let policy = target.policy.clone();
-            let seats = policy.placement.primaries(target.vnode.partition);
             let terms = Terms {
-                seats,
                 placement: &policy.placement,
+                partition: target.vnode.partition,
                 defaults: &policy.defaults,
                 options: &options,
             };
             let accepted = Accepted { now, ..accepted };
             let begun = terms.strict_read().and_then(|needed| {
-                let needed = ReadTerms::strict(needed);
-                self.read(accepted, target, seats, needed, Purpose::Listing(id), out)
+                let needed = ReadTerms::strict(needed, options);
+                self.read(accepted, target, needed, Purpose::Listing(id), out)
             });
             // What it finds comes through `local`, and so after this.
             match begun {
@@ -326,7 +326,7 @@ impl<S: Storage> Node<S> {
         if let Some(refusal) = self.buckets.objection(scan.bucket, scan.set) {
             return Err(refusal);
         }
-        if scan.partitions.len() != usize::from(self.layout.partitions()).div_ceil(8) {
+        if scan.partitions.len() != usize::from(self.layouts.partitions()).div_ceil(8) {
             return Err(Refusal::Malformed(
                 "a scan of another number of partitions than this layout has".to_owned(),
             ));
@@ -344,6 +344,6 @@ impl<S: Storage> Node<S> {
             }
             self.replica.lists(vnode)?;
         }
-        ScanJob::new(scan, self.layout.partitions())
+        ScanJob::new(scan, self.layouts.partitions())
     }
 }

@@ -37,15 +37,17 @@ impl<S: Storage> Node<S> {
                 out.push(Output::Send(from, Message::Reply(id, status)));
             }
             Message::Replica(id, header, request) => {
-                if header.layout_version != self.layout_version {
-                    let refused = ReplicaReply::Refused(Refusal::WrongLayout {
-                        version: self.layout_version,
-                    });
-                    out.push(Output::Send(from, Message::Reply(id, refused)));
-                    return;
+                let is_rightly_asked = self.is_rightly_asked(&request);
+                let is_current = header.layout_version == self.layouts.version();
+                if !self.fits(&header, &request) || (!is_rightly_asked && !is_current) {
+                    return self.turn_away(from, id, out);
                 }
-                // Of equal layouts, so whoever asks is broken; and what were stored here nobody would ever find.
-                if !self.is_rightly_asked(&request) {
+                // What were stored here nobody would ever find.
+                if !is_rightly_asked {
+                    // One who does not know yet that the layout before is retired asks by it rightly.
+                    if self.layouts.current().version() > 1 {
+                        return self.turn_away(from, id, out);
+                    }
                     // Or it knows of a bucket that this node has not heard of.
                     self.compare(from, out);
                     let refused = ReplicaReply::Refused(Refusal::Malformed(
@@ -113,12 +115,7 @@ impl<S: Storage> Node<S> {
         }
         match request {
             ReplicaRequest::Read(read) if read.hinted => {
-                let owners: Vec<NodeId> = self
-                    .buckets
-                    .placement(read.vnode.set)
-                    .map(|p| p.primaries(read.vnode.partition).iter())
-                    .map(|seats| seats.map(|seat| seat.node).collect())
-                    .unwrap_or_default();
+                let owners = self.replica.owners();
                 if let Some((waiter, reply)) = self.replica.show_hinted(&read, &owners, waiter) {
                     tell(waiter, reply, &mut self.local, out);
                 }
@@ -143,9 +140,17 @@ impl<S: Storage> Node<S> {
             }
             ReplicaRequest::Buckets(asked) => {
                 let table = self.table(&asked);
+                // One that is in no layout is asked by nobody else for what it has heard.
+                if let Waiter::Peer(from, _) = waiter
+                    && !self.peers.contains_key(&from)
+                    && asked.digest != self.buckets.digest()
+                {
+                    self.compare(from, out);
+                }
                 tell(waiter, table, &mut self.local, out);
             }
             ReplicaRequest::Upkeep(asked) => self.on_upkeep_asked(waiter, *asked, out),
+            ReplicaRequest::Layout(asked) => self.on_layout_asked(waiter, *asked, out),
             // A scan is taken on before, with the time that it has.
             ReplicaRequest::Scan(_) => {
                 let refused = ReplicaReply::Refused(Refusal::Malformed("not yet".to_owned()));
@@ -199,7 +204,7 @@ impl<S: Storage> Node<S> {
         };
         let placement = self.buckets.placement(vnode.set);
         placement.is_some_and(|p| {
-            vnode.partition.0 < self.layout.partitions()
+            vnode.partition.0 < self.layouts.partitions()
                 && !p.is_seat(vnode, self.config.me)
                 && owner.is_none_or(|owner| p.is_seat(vnode, owner))
         })
@@ -211,9 +216,7 @@ impl<S: Storage> Node<S> {
             return self.replica.write(write).map(|(due, w)| (Some(due), w));
         };
         let limit = self.config.limits.hint_bytes_max;
-        let placement = self.buckets.placement(write.vnode.set);
-        let seats = placement.map_or(&[][..], |p| p.primaries(write.vnode.partition));
-        let all: Vec<NodeId> = seats.iter().map(|seat| seat.node).collect();
+        let all = self.replica.owners();
         if self.buckets.is_news(write.bucket) {
             let mut batch = Batch::new();
             self.buckets.heard(write.bucket, &mut batch);
@@ -299,12 +302,14 @@ impl<S: Storage> Node<S> {
         let policy = write.target.policy.clone();
         let seats = policy.placement.primaries(merge.vnode.partition);
         let mut out_of_reach = Vec::new();
+        write.asks(self.config.me);
         for seat in seats.iter().filter(|s| s.node != self.config.me) {
+            write.asks(seat.node);
             let peer = self.peers.get_mut(&seat.node);
             if let Some(peer) = peer.filter(|peer| peer.up) {
                 peer.standing.asked(now, id, Errand::Write);
                 let header = Header {
-                    layout_version: self.layout_version,
+                    layout_version: self.layouts.version(),
                     deadline_ms: remaining_ms(now, deadline),
                     trace,
                     ..Header::default()
@@ -339,8 +344,12 @@ impl<S: Storage> Node<S> {
         mut reply: ReplicaReply,
         out: &mut Vec<Output>,
     ) {
-        if let ReplicaReply::Buckets(Some(entries)) = reply {
-            return self.on_table(entries, out);
+        if let ReplicaReply::Buckets(entries) = reply {
+            self.on_table(entries.unwrap_or_default(), out);
+            return self.on_compared(from, id);
+        }
+        if let ReplicaReply::Layout(reply) = reply {
+            return self.on_layout_reply(now, from, id, *reply, out);
         }
         let asked_as = id;
         let (id, again) = match self.again.remove(&id) {
@@ -376,6 +385,12 @@ impl<S: Storage> Node<S> {
                         write.taken(from, synced);
                         self.hint_writes -= before - write.hints_outstanding();
                     }
+                    ReplicaReply::Refused(Refusal::WrongLayout { .. })
+                        if !write.stand_ins.has(from) =>
+                    {
+                        write.turn_away(from);
+                        self.on_turned_away(from, out);
+                    }
                     ReplicaReply::Refused(refusal) => {
                         self.on_write_refused(now, id, from, Some(&refusal), out);
                     }
@@ -402,6 +417,11 @@ impl<S: Storage> Node<S> {
                         Ok(record) => read.record(from, record, again.is_some()),
                         Err(_) => read.lost(from),
                     },
+                    // It begins anew once this node knows what that one does.
+                    ReplicaReply::Refused(Refusal::WrongLayout { .. }) => {
+                        read.gone(from);
+                        self.on_turned_away(from, out);
+                    }
                     _ => read.lost(from),
                 }
                 self.step_read(now, id, out);
@@ -415,6 +435,7 @@ impl<S: Storage> Node<S> {
                 }
                 self.step_status(id, out);
             }
+            Kind::Choose(_) => self.on_layout_lost(now, from, id, out),
             Kind::Forward(_) | Kind::List(_) | Kind::Repair(_) => {}
         }
     }
@@ -458,7 +479,12 @@ impl<S: Storage> Node<S> {
                 out.push(Output::Event(Event::HedgeWon));
             }
             self.note_reply(id, from, "answer", out);
+            let turned_away = matches!(self.conversations.get(&id).map(|c| &c.kind),
+                Some(Kind::Forward(forward)) if forward.turned_away);
             self.step_forward(now, id, step, out);
+            if turned_away {
+                self.on_turned_away(from, out);
+            }
         }
     }
 
@@ -537,6 +563,7 @@ impl<S: Storage> Node<S> {
                 }
                 // Of a repair, whoever asked for upkeep is told.
                 Kind::List(_) | Kind::Repair(_) => {}
+                Kind::Choose(_) => self.choose_without(now, id, node, out),
                 Kind::Status(status) => {
                     status.lost(node);
                     self.step_status(id, out);

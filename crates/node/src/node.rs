@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_causal::{Dot, DotSet};
 use quorate_protocol::{
-    Answer, BucketEntry, BucketId, BucketRequest, Message, Refusal, ReplicaReply, ReplicaRequest,
-    Request, RequestId, Trace,
+    Answer, BucketEntry, BucketId, BucketRequest, Message, Promise, Refusal, ReplicaReply,
+    ReplicaRequest, Request, RequestId, Trace,
 };
 use quorate_ring::{Layout, NodeId};
 use quorate_storage::{CommitEvent, Storage, StorageError};
@@ -21,15 +21,18 @@ use crate::administer::COMPARE_EVERY_US;
 use crate::api::{Caller, Input, Output};
 use crate::buckets::Buckets;
 use crate::change::ChangeConversation;
+use crate::choose::{self, ChooseConversation};
 use crate::config::Config;
 use crate::demand::RepairConversation;
 use crate::expiry::Wall;
 use crate::explain::Log;
+use crate::filling::Filling;
 use crate::forward::ForwardConversation;
 use crate::handoff::Handoff;
 use crate::hedging::Hedging;
 use crate::jobs::Jobs;
 use crate::keys;
+use crate::layouts::{self, Layouts};
 use crate::list::{ListConversation, ScanConversation};
 use crate::ranking::{Distance, Standing};
 use crate::read::ReadConversation;
@@ -83,6 +86,7 @@ pub(crate) enum Kind {
     Scan(ScanConversation),
     Status(StatusConversation),
     Repair(RepairConversation),
+    Choose(Box<ChooseConversation>),
 }
 
 impl Kind {
@@ -95,9 +99,12 @@ impl Kind {
                 _ => 0,
             },
             Kind::Read(read) => read.bytes(),
-            Kind::Change(_) | Kind::List(_) | Kind::Scan(_) | Kind::Status(_) | Kind::Repair(_) => {
-                0
-            }
+            Kind::Change(_)
+            | Kind::List(_)
+            | Kind::Scan(_)
+            | Kind::Status(_)
+            | Kind::Repair(_)
+            | Kind::Choose(_) => 0,
         }
     }
 }
@@ -147,8 +154,14 @@ pub struct Node<S> {
     /// When the input came that is being handled, or was last.
     pub(crate) now: Time,
     pub(crate) config: Config,
-    pub(crate) layout_version: u64,
-    pub(crate) layout: Layout,
+    pub(crate) layouts: Layouts,
+    /// The same for clients, as JSON: the one by which reads are answered.
+    pub(crate) described: Bytes,
+    pub(crate) filling: Filling,
+    /// What this node has promised of the layout that follows.
+    pub(crate) promised: Option<Promise>,
+    /// All nodes in reach, whatever layout they are in.
+    pub(crate) reachable: BTreeSet<NodeId>,
     pub(crate) buckets: Buckets,
     /// When to compare tables of buckets next, and with whom that was done last.
     pub(crate) compare_at: Time,
@@ -191,7 +204,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    fn new(distance: Distance) -> Self {
+    pub(crate) fn new(distance: Distance) -> Self {
         Peer {
             up: false,
             standing: Standing::at(distance),
@@ -204,17 +217,11 @@ impl<S: Storage> Node<S> {
     /// be a fresh random number at every start: incarnations come from it (rule R1).
     ///
     /// # Errors
-    /// A sentence, if `config.me` has no seat in the layout, the bucket defaults make no replica set, or the stored table
-    /// of buckets cannot be read.
+    /// A sentence, if the bucket defaults make no replica set, or what is stored of layouts or buckets cannot be read.
     pub fn new(config: Config, layout: Layout, storage: S, seed: [u8; 32]) -> Result<Self, String> {
-        if layout.node(config.me).is_none() {
-            return Err(format!(
-                "node {} is not in layout version {}",
-                config.me,
-                layout.version()
-            ));
-        }
-        let buckets = Buckets::load(&config, &layout, &storage)?;
+        let layouts = layouts::load(&storage, layout)?;
+        let buckets = Buckets::load(&config, &layouts, &storage)?;
+        let promised = choose::load(&storage)?;
         let mut rng = ChaCha12Rng::from_seed(seed);
         // Answers to an earlier life of this node must find no conversation of this one.
         let next_id = rng.next_u64() >> 1;
@@ -223,22 +230,22 @@ impl<S: Storage> Node<S> {
         let mut replica = Replica::new(storage, ChaCha12Rng::from_seed(replica_seed))
             .map_err(|e| e.to_string())?;
         if config.upkeep {
-            replica.ask_others(layout.nodes().len() - 1);
+            let others = layouts.nodes().into_iter().filter(|n| *n != config.me);
+            replica.ask_others(others.count());
         }
         if config.unclean {
             replica.lost_some();
         }
         let mut node = Node {
             now: Time::default(),
-            layout_version: layout.version(),
             buckets,
             compare_at: Time(COMPARE_EVERY_US),
             compared: None,
-            peers: layout
+            peers: layouts
                 .nodes()
-                .iter()
-                .filter(|n| n.id != config.me)
-                .map(|n| (n.id, Distance::between(&layout, config.me, n.id)))
+                .into_iter()
+                .filter(|n| *n != config.me)
+                .map(|n| (n, Distance::between(&layouts, config.me, n)))
                 .map(|(node, distance)| (node, Peer::new(distance)))
                 .collect(),
             replica,
@@ -260,12 +267,18 @@ impl<S: Storage> Node<S> {
             wall: Wall::default(),
             sweep_at: None,
             telling: Telling::default(),
-            layout,
+            described: layouts::describe(&layouts),
+            layouts,
+            filling: Filling::default(),
+            promised,
+            reachable: BTreeSet::new(),
             config,
         };
         node.replica.load_hints().map_err(|e| e.to_string())?;
         node.reclaim_the_rest().map_err(|e| e.to_string())?;
         node.replica.load_pending().map_err(|e| e.to_string())?;
+        node.begin_filling();
+        node.clear_leftovers();
         Ok(node)
     }
 
@@ -286,6 +299,7 @@ impl<S: Storage> Node<S> {
                 let local = &mut self.local;
                 self.replica
                     .advance(progress, |waiter, reply| tell(waiter, reply, local, out));
+                self.settle_layouts(now, out);
             }
             Input::Poisoned(reason) => {
                 for waiter in self.replica.poison(reason.clone()) {
@@ -294,6 +308,11 @@ impl<S: Storage> Node<S> {
                 }
             }
             Input::Up(node) => {
+                // Whoever is in a layout is greeted, and so hears if it knows others.
+                let is_stranger = !self.peers.contains_key(&node);
+                if self.reachable.insert(node) && is_stranger {
+                    self.tell_layouts(node, out);
+                }
                 if let Some(peer) = self.peers.get_mut(&node) {
                     peer.up = true;
                     peer.standing.reconnected();
@@ -303,7 +322,10 @@ impl<S: Storage> Node<S> {
                     self.upkeep_up(now, node, out);
                 }
             }
-            Input::Down(node) => self.on_down(now, node, out),
+            Input::Down(node) => {
+                self.reachable.remove(&node);
+                self.on_down(now, node, out);
+            }
             Input::Vitals(vitals) => {
                 self.replica.set_full(vitals.full());
                 self.vitals = *vitals;
@@ -465,7 +487,7 @@ impl<S: Storage> Node<S> {
     }
 
     pub(crate) fn target(&self, bucket: &str, key: &str) -> Target {
-        let partition = self.layout.partition_of(bucket, key.as_bytes());
+        let partition = self.layouts.partition_of(bucket, key.as_bytes());
         let (id, policy) = self.buckets.resolve(bucket);
         Target {
             bucket: bucket.into(),

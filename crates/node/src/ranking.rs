@@ -18,10 +18,11 @@
 use std::time::Duration;
 
 use quorate_protocol::{Refusal, ReplicaReply, RequestId};
-use quorate_ring::{Layout, NodeId};
+use quorate_ring::NodeId;
 use quorate_storage::Storage;
 
 use crate::config::Limits;
+use crate::layouts::Layouts;
 use crate::node::Node;
 use crate::tally::Seat;
 use crate::time::Time;
@@ -65,8 +66,8 @@ pub(crate) enum Distance {
 }
 
 impl Distance {
-    pub(crate) fn between(layout: &Layout, a: NodeId, b: NodeId) -> Distance {
-        let (Some(a), Some(b)) = (layout.node(a), layout.node(b)) else {
+    pub(crate) fn between(layouts: &Layouts, a: NodeId, b: NodeId) -> Distance {
+        let (Some(a), Some(b)) = (layouts.node(a), layouts.node(b)) else {
             return Distance::Elsewhere;
         };
         match (a.region == b.region, a.zone == b.zone) {

@@ -5,7 +5,7 @@ mod hedge;
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_causal::{Digest, Dot, DotSet, Record};
-use quorate_protocol::{Answer, RequestId, Unmet};
+use quorate_protocol::{Answer, Options, RequestId, Unmet};
 use quorate_ring::NodeId;
 
 use crate::condition::ReadFirst;
@@ -44,15 +44,21 @@ pub(crate) struct ReadTerms {
     pub(crate) pr: Requirement,
     /// Whether fallbacks may stand in for primaries, but for `pr`.
     pub(crate) sloppy: bool,
+    /// What its client asked for, from which all this follows under the layouts that are live.
+    pub(crate) options: Options,
+    /// Whether primaries alone are to meet both.
+    pub(crate) primaries_only: bool,
 }
 
 impl ReadTerms {
     /// What primaries alone are to meet.
-    pub(crate) fn strict(needed: Requirement) -> Self {
+    pub(crate) fn strict(needed: Requirement, options: Options) -> Self {
         ReadTerms {
             r: needed,
             pr: Requirement::default(),
             sloppy: false,
+            options,
+            primaries_only: true,
         }
     }
 

@@ -112,11 +112,10 @@ impl<S: Storage> Node<S> {
         out: &mut Vec<Output>,
     ) -> bool {
         let vnode = exchange.vnode;
-        let refilled = self.replica.vnode(vnode);
-        let refilled = refilled.is_ok_and(|v| v.is_refilled(exchange.loss));
+        let is_whole = self.replica.is_whole(vnode).unwrap_or(false);
         let some = most.min(records.len());
         for (sent, record) in records.drain(..some) {
-            if !refilled && let (Ok(mine), Ok(theirs)) = (decode(&sent.record), decode(&record)) {
+            if !is_whole && let (Ok(mine), Ok(theirs)) = (decode(&sent.record), decode(&record)) {
                 let kept_out = kept_out(&mine, &theirs);
                 exchange.doubtful |= !kept_out.is_empty();
                 self.replica

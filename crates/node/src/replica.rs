@@ -89,6 +89,8 @@ pub(crate) struct Replica<S, W> {
     /// [`Replica::filters`].
     pub(crate) filter: Option<(VnodeId, DotSet)>,
     pub(crate) lineage: Lineage,
+    /// Vnodes that are here only since the last layout, and not filled yet from the replicas of the one before.
+    pub(crate) newcomers: BTreeSet<VnodeId>,
     /// How many other nodes there are; `None` where nobody tells what it remembers, as nobody is asked.
     others: Option<usize>,
     /// Values that were kept out, to be judged.
@@ -142,6 +144,7 @@ impl<S: Storage, W> Replica<S, W> {
             trimmed: None,
             filter: None,
             lineage,
+            newcomers: BTreeSet::new(),
             others: None,
             late: BTreeMap::new(),
             rng,
@@ -493,6 +496,26 @@ impl<S: Storage, W> Replica<S, W> {
         }
         self.last = self.storage.commit(batch, Level::Written);
         Ok(())
+    }
+
+    /// A vnode is none of this replica's any more: nothing of it stays in memory.
+    pub(crate) fn forget_vnode(&mut self, vnode: VnodeId) {
+        self.vnodes.remove(&vnode);
+        self.trees.remove(&vnode);
+        self.pending.remove(&vnode);
+        self.newcomers.remove(&vnode);
+        self.damaged.retain(|(of, ..)| *of != vnode);
+        self.residue.retain(|(of, ..), _| *of != vnode);
+        self.late.retain(|(of, ..), _| *of != vnode);
+    }
+
+    /// Commits what belongs to no vnode, to be synced. Returns when it is.
+    pub(crate) fn commit_synced(&mut self, batch: Batch) -> Result<Ticket, Refusal> {
+        if let Some(reason) = &self.poisoned {
+            return Err(Refusal::Poisoned(reason.clone()));
+        }
+        self.last = self.storage.commit(batch, Level::Synced);
+        Ok(self.last)
     }
 
     /// Commits what changes the data of this replica, and gives the commit its number (rule R2).

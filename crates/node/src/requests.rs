@@ -55,10 +55,10 @@ impl<S: Storage> Node<S> {
         out: &mut Vec<Output>,
     ) -> Result<(), Refusal> {
         if let Request::Describe = request {
-            let node = self.layout.node(self.config.me).map(|n| n.name.clone());
+            let node = self.layouts.node(self.config.me).map(|n| n.name.clone());
             let description = Description {
                 node: node.unwrap_or_default(),
-                layout: self.config.layout_json.clone(),
+                layout: self.described.clone(),
             };
             answer(reply_to, Answer::Described(description), out);
             return Ok(());
@@ -70,9 +70,11 @@ impl<S: Storage> Node<S> {
             return Err(Refusal::Draining);
         }
         // A client that knows no layout says 0 and is served; a node always knows the one it chose us by.
-        if header.layout_version != 0 && header.layout_version != self.layout_version {
+        // What another node has sent on, this one can coordinate or not, whatever that node knows.
+        let is_known = header.layout_version == 0 || self.layouts.is_live(header.layout_version);
+        if !is_known && !header.forwarded {
             return Err(Refusal::WrongLayout {
-                version: self.layout_version,
+                version: self.layouts.version(),
             });
         }
         if let Some((bucket, key)) = request.target() {
@@ -101,18 +103,18 @@ impl<S: Storage> Node<S> {
         let policy = target.policy.clone();
         let seats = policy.placement.primaries(target.vnode.partition);
         if seats.iter().any(|s| s.node == self.config.me) {
-            self.coordinate(accepted, target, seats, request, out)
+            self.coordinate(accepted, target, request, out)
         } else if !header.forwarded
             && Self::is_sloppy(&request, &policy)
             && !seats.iter().any(|seat| self.is_up(seat.node))
         {
             // Everybody is a primary or a fallback, and no primary can do it.
             out.push(Output::Event(Event::FallbackCoordinated));
-            self.coordinate(accepted, target, seats, request, out)
+            self.coordinate(accepted, target, request, out)
         } else if header.forwarded {
-            // Whoever sent it took us for a replica: it has another layout. Passing it on could go round for ever.
+            // Whoever sent it took us for a replica: it knows other layouts. Passing it on could go round for ever.
             Err(Refusal::WrongLayout {
-                version: self.layout_version,
+                version: self.layouts.version(),
             })
         } else {
             self.forward(accepted, header, request, seats, out)
@@ -135,6 +137,7 @@ impl<S: Storage> Node<S> {
             }
             Request::List(list) => self.begin_list(accepted, list, None, out),
             Request::Repair(repair) => self.begin_repair(accepted, repair, out),
+            Request::Apply(apply) => self.begin_apply(accepted, &apply, out),
             Request::Status => Err(Refusal::Malformed("not yet".to_owned())),
             Request::Put(_) | Request::Get(_) | Request::Delete(_) | Request::Describe => {
                 unreachable!("it is about a key, or was answered before")
@@ -153,7 +156,7 @@ impl<S: Storage> Node<S> {
         if let Some((bucket, key)) = request.target().filter(|_| request.explains()) {
             // For what its coordinator does not live to tell; else the coordinator's own account is the answer's.
             let target = self.target(bucket, key);
-            accepted.log = Some(Box::new(self.log(accepted.now, &target, seats, &request)));
+            accepted.log = Some(Box::new(self.log(accepted.now, &target, &request)));
         }
         let errand = match request.is_write() {
             true => Errand::PassedWrite,
@@ -168,7 +171,7 @@ impl<S: Storage> Node<S> {
         }
         out.push(Output::Event(Event::Forwarded));
         let header = Header {
-            layout_version: self.layout_version,
+            layout_version: self.layouts.version(),
             forwarded: true,
             ..header
         };
@@ -224,17 +227,16 @@ impl<S: Storage> Node<S> {
         &mut self,
         mut accepted: Accepted,
         target: Target,
-        seats: &[Seat],
         request: Request,
         out: &mut Vec<Output>,
     ) -> Result<(), Refusal> {
         if !request.explains() {
-            return self.carry_out(accepted, target, seats, request, out);
+            return self.carry_out(accepted, target, request, out);
         }
-        let log = Box::new(self.log(accepted.now, &target, seats, &request));
+        let log = Box::new(self.log(accepted.now, &target, &request));
         accepted.log = Some(log.clone());
         let reply_to = accepted.reply_to;
-        if let Err(refusal) = self.carry_out(accepted, target, seats, request, out) {
+        if let Err(refusal) = self.carry_out(accepted, target, request, out) {
             if matches!(refusal, Refusal::Unavailable { .. }) {
                 out.push(Output::Event(Event::Unavailable));
             }
@@ -244,9 +246,11 @@ impl<S: Storage> Node<S> {
     }
 
     /// The account of a request before anything is done about it.
-    fn log(&self, began: Time, target: &Target, seats: &[Seat], request: &Request) -> Log {
-        let name = |node: NodeId| self.layout.node(node).map_or("", |n| n.name.as_str());
-        let region = |node: NodeId| self.layout.node(node).map_or("", |n| n.region.as_str());
+    fn log(&self, began: Time, target: &Target, request: &Request) -> Log {
+        let partition = target.vnode.partition;
+        let seats = target.policy.placement.primaries(partition);
+        let name = |node: NodeId| self.layouts.node(node).map_or("", |n| n.name.as_str());
+        let region = |node: NodeId| self.layouts.node(node).map_or("", |n| n.region.as_str());
         let options = match request {
             Request::Put(put) => put.options,
             Request::Get(get) => get.options,
@@ -254,8 +258,8 @@ impl<S: Storage> Node<S> {
             _ => Options::default(),
         };
         let terms = Terms {
-            seats,
             placement: &target.policy.placement,
+            partition,
             defaults: &target.policy.defaults,
             options: &options,
         };
@@ -263,7 +267,7 @@ impl<S: Storage> Node<S> {
         let replicas = nodes.iter();
         let account = Account {
             coordinator: name(self.config.me).to_owned(),
-            layout_version: self.layout_version,
+            layout_version: self.layouts.version(),
             partition: target.vnode.partition.0,
             generation: request
                 .target()
@@ -284,22 +288,22 @@ impl<S: Storage> Node<S> {
         &mut self,
         accepted: Accepted,
         target: Target,
-        seats: &[Seat],
         request: Request,
         out: &mut Vec<Output>,
     ) -> Result<(), Refusal> {
         let policy = target.policy.clone();
         let reads_first = request.reads_first();
+        let partition = target.vnode.partition;
         let terms = |options| Terms {
-            seats,
             placement: &policy.placement,
+            partition,
             defaults: &policy.defaults,
             options,
         };
         match request {
             Request::Get(Get { options, .. }) => {
                 let needed = terms(&options).read()?;
-                self.read(accepted, target, seats, needed, Purpose::Answer, out)
+                self.read(accepted, target, needed, Purpose::Answer, out)
                     .map(drop)
             }
             Request::Put(Put {
@@ -318,7 +322,7 @@ impl<S: Storage> Node<S> {
                     expires: self.deadline(&target, lifetime)?,
                 };
                 let needed = terms(&options).read()?;
-                self.read_first(accepted, target, seats, needed, first, out)
+                self.read_first(accepted, target, needed, first, out)
             }
             Request::Put(Put {
                 value,
@@ -353,14 +357,15 @@ impl<S: Storage> Node<S> {
                     expires: None,
                 };
                 let needed = terms(&options).read()?;
-                self.read_first(accepted, target, seats, needed, first, out)
+                self.read_first(accepted, target, needed, first, out)
             }
             Request::Describe
             | Request::List(_)
             | Request::Bucket(_)
             | Request::Buckets
             | Request::Status
-            | Request::Repair(_) => {
+            | Request::Repair(_)
+            | Request::Apply(_) => {
                 unreachable!("it has no target, so it was answered before")
             }
         }
@@ -371,7 +376,6 @@ impl<S: Storage> Node<S> {
         &mut self,
         accepted: Accepted,
         target: Target,
-        seats: &[Seat],
         needed: ReadTerms,
         first: ReadFirst,
         out: &mut Vec<Output>,
@@ -379,8 +383,7 @@ impl<S: Storage> Node<S> {
         // What could not be written need not be read.
         self.writable(&target, &first.terms)?;
         let purpose = Purpose::Write(Box::new(first));
-        self.read(accepted, target, seats, needed, purpose, out)
-            .map(drop)
+        self.read(accepted, target, needed, purpose, out).map(drop)
     }
 
     /// Refuses what cannot be met by the nodes in reach, before anything is sent.
@@ -470,7 +473,7 @@ impl<S: Storage> Node<S> {
             if let Some(place) = place {
                 conversation.stand_ins.add(me, *place);
                 if let Some(log) = &mut accepted.log {
-                    explain_stand_in(&self.layout, log, me.node, place.node);
+                    explain_stand_in(&self.layouts, log, me.node, place.node);
                 }
                 self.hint_writes += 1;
             }
@@ -484,11 +487,13 @@ impl<S: Storage> Node<S> {
         &mut self,
         accepted: Accepted,
         target: Target,
-        seats: &[Seat],
         needed: ReadTerms,
         purpose: Purpose,
         out: &mut Vec<Output>,
     ) -> Result<RequestId, Refusal> {
+        let placement = target.policy.placement.clone();
+        let partition = target.vnode.partition;
+        let seats = placement.readers(partition);
         let up = |n: NodeId| self.is_up(n) || n == self.config.me;
         let met = |needed: &Requirement| needed.verdict(up, |_| false) == Verdict::Met;
         if !met(&needed.pr) {
@@ -502,8 +507,6 @@ impl<S: Storage> Node<S> {
         // This node's own record costs no message.
         let mut candidates = vec![self.config.me];
         candidates.extend(self.ranked(seats, Errand::Read));
-        let placement = target.policy.placement.clone();
-        let partition = target.vnode.partition;
         let sloppy = needed.sloppy;
         let mut conversation = ReadConversation::new(target, needed, candidates, purpose);
         if sloppy {

@@ -10,12 +10,13 @@ use bytes::Bytes;
 use quorate_protocol::{
     Delete, Get, Header, Merge, Message, Put, Refusal, ReplicaRequest, Request, RequestId,
 };
-use quorate_ring::{Layout, NodeId};
+use quorate_ring::NodeId;
 use quorate_storage::Storage;
 
 use crate::api::{Event, Output};
 use crate::buckets::Policy;
 use crate::explain::Log;
+use crate::layouts::Layouts;
 use crate::node::{Kind, Local, Node, remaining_ms};
 use crate::tally::{Requirement, Seat, Verdict};
 use crate::target::Target;
@@ -45,6 +46,11 @@ impl StandIns {
         let same_region = fallback.region == primary.region;
         self.places
             .insert(fallback.node, (primary.node, same_region));
+    }
+
+    /// It stands in for nobody any more. Returns whether it did.
+    pub(crate) fn remove(&mut self, fallback: NodeId) -> bool {
+        self.places.remove(&fallback).is_some()
     }
 
     /// Whether this node stands in for anybody.
@@ -85,9 +91,14 @@ impl StandIns {
 }
 
 /// Names a fallback and its primary in the account of a request.
-pub(crate) fn explain_stand_in(layout: &Layout, log: &mut Log, fallback: NodeId, primary: NodeId) {
-    let name = |node: NodeId| layout.node(node).map_or("", |n| n.name.as_str());
-    let region = layout.node(fallback).map_or("", |n| n.region.as_str());
+pub(crate) fn explain_stand_in(
+    layouts: &Layouts,
+    log: &mut Log,
+    fallback: NodeId,
+    primary: NodeId,
+) {
+    let name = |node: NodeId| layouts.node(node).map_or("", |n| n.name.as_str());
+    let region = layouts.node(fallback).map_or("", |n| n.region.as_str());
     log.stands_in(fallback, name(fallback), region, name(primary));
 }
 
@@ -203,7 +214,7 @@ impl<S: Storage> Node<S> {
                 true => sound,
                 false => peers.get(&n).is_some_and(|p| p.up),
             };
-            up && !write.stand_ins.has(n)
+            up && write.may_stand_in(n)
         };
         let Some(fallback) = choose(policy.placement.fallbacks(partition), *seat, usable) else {
             return;
@@ -226,7 +237,7 @@ impl<S: Storage> Node<S> {
             hint_for: Some(owner),
         });
         if let Some(log) = &mut conversation.log {
-            explain_stand_in(&self.layout, log, fallback.node, owner);
+            explain_stand_in(&self.layouts, log, fallback.node, owner);
             log.sent_hint(now, fallback.node);
         }
         out.push(Output::Event(Event::HintAsked));
@@ -235,7 +246,7 @@ impl<S: Storage> Node<S> {
             return;
         }
         let header = Header {
-            layout_version: self.layout_version,
+            layout_version: self.layouts.version(),
             deadline_ms: remaining_ms(now, conversation.deadline),
             trace: conversation.kept.trace,
             ..Header::default()
@@ -257,8 +268,7 @@ impl<S: Storage> Node<S> {
     #[must_use]
     pub fn hinted_in(&self, bucket: &str, generation: u32, key: &str) -> Option<Bytes> {
         let target = self.target(bucket, key);
-        let seats = target.policy.placement.primaries(target.vnode.partition);
-        let owners: Vec<NodeId> = seats.iter().map(|seat| seat.node).collect();
+        let owners = self.replica.owners();
         let bucket = quorate_protocol::BucketId::new(bucket, generation);
         let record = self
             .replica

@@ -80,7 +80,7 @@ impl<S: Storage> Node<S> {
             release: self.vitals.release.clone(),
             uptime_s: self.vitals.uptime_s,
             not_ready: self.ready().err().or(full),
-            layout_version: self.layout_version,
+            layout_version: self.layouts.version(),
             records: self.vitals.records,
             disk_bytes: self.vitals.disk_bytes,
             disk_free_bytes: self.vitals.disk_free_bytes.unwrap_or(0),
@@ -105,7 +105,7 @@ impl<S: Storage> Node<S> {
     }
 
     pub(crate) fn name_of(&self, node: NodeId) -> String {
-        let spec = self.layout.node(node);
+        let spec = self.layouts.node(node);
         spec.map_or_else(|| format!("node {node}"), |spec| spec.name.clone())
     }
 
@@ -168,9 +168,9 @@ impl<S: Storage> Node<S> {
         let Kind::Status(status) = conversation.kind else {
             return;
         };
-        let silent = self.layout.nodes().iter();
-        let silent = silent.filter(|node| !status.told.contains_key(&node.id));
-        let silent = silent.map(|node| node.name.clone()).collect();
+        let silent = self.layouts.nodes().into_iter();
+        let silent = silent.filter(|node| !status.told.contains_key(node));
+        let silent = silent.map(|node| self.name_of(node)).collect();
         let told = ClusterStatus {
             node: self.name_of(self.config.me),
             nodes: status.told.into_values().collect(),

@@ -43,7 +43,7 @@ impl<S: Storage> Node<S> {
             for (fallback, primary) in fallbacks {
                 out.push(Output::Event(Event::FallbackRead));
                 if let Some(log) = &mut conversation.log {
-                    explain_stand_in(&self.layout, log, fallback, primary);
+                    explain_stand_in(&self.layouts, log, fallback, primary);
                 }
             }
             if let Some(log) = &mut conversation.log {
@@ -123,6 +123,7 @@ impl<S: Storage> Node<S> {
             } else if self.is_up(ask.node) {
                 self.note_asked(ask.node, asked_as, Errand::Read);
                 let header = Header {
+                    layout_version: self.layouts.reading().version(),
                     trace,
                     ..self.header(now, deadline)
                 };
@@ -143,7 +144,7 @@ impl<S: Storage> Node<S> {
 
     pub(crate) fn header(&self, now: Time, deadline: Time) -> Header {
         Header {
-            layout_version: self.layout_version,
+            layout_version: self.layouts.version(),
             deadline_ms: remaining_ms(now, deadline),
             ..Header::default()
         }
@@ -284,7 +285,7 @@ impl<S: Storage> Node<S> {
             self.local.push_back(Local::Ask(id, merge));
         } else {
             let header = Header {
-                layout_version: self.layout_version,
+                layout_version: self.layouts.version(),
                 trace,
                 ..Header::default()
             };
@@ -384,7 +385,8 @@ impl<S: Storage> Node<S> {
             | Kind::Change(_)
             | Kind::Scan(_)
             | Kind::Status(_)
-            | Kind::Repair(_) => None,
+            | Kind::Repair(_)
+            | Kind::Choose(_) => None,
         };
         if let Some((at, timer)) = timer {
             self.timers.remove(&(at, id, timer));
@@ -465,6 +467,10 @@ impl<S: Storage> Node<S> {
                 }
                 (Timer::Deadline, Kind::Status(_)) => self.conclude_status(id, out),
                 (Timer::Deadline, Kind::Repair(_)) => self.conclude_repair(id, out),
+                (Timer::Deadline, Kind::Choose(choose)) => {
+                    let unmet = choose.unmet(true);
+                    self.finish(id, unmet, out);
+                }
                 (Timer::Deadline, Kind::Forward(forward)) => {
                     let unmet = forward.unmet(true);
                     self.finish(id, unmet, out);

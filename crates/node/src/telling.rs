@@ -133,7 +133,7 @@ impl<S: Storage> Node<S> {
                 operation,
                 bucket: bucket.to_owned(),
                 key: key.to_owned(),
-                partition: self.layout.partition_of(bucket, key.as_bytes()),
+                partition: self.layouts.partition_of(bucket, key.as_bytes()),
                 outcome: "",
                 took,
                 forwarded: matches!(conversation.kind, Kind::Forward(_)),
@@ -208,7 +208,7 @@ fn about(kind: &Kind) -> Option<(&'static str, &str, &str)> {
             Some((operation, bucket, key))
         }
         Kind::Change(change) => Some(("bucket", &change.bucket, "")),
-        Kind::Status(_) | Kind::List(_) | Kind::Scan(_) | Kind::Repair(_) => None,
+        Kind::Status(_) | Kind::List(_) | Kind::Scan(_) | Kind::Repair(_) | Kind::Choose(_) => None,
     }
 }
 
@@ -226,5 +226,6 @@ pub(crate) fn words_of(reply: &ReplicaReply) -> &'static str {
         ReplicaReply::Status(_) => "status",
         ReplicaReply::Upkeep(_) => "upkeep",
         ReplicaReply::Gone(_) => "what became of values",
+        ReplicaReply::Layout(_) => "layouts",
     }
 }

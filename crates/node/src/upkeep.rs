@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use quorate_protocol::{
-    BucketId, Header, KeyRecord, Message, Refusal, Removals, ReplicaReply, ReplicaRequest,
+    BucketId, Header, Hello, KeyRecord, Message, Refusal, Removals, ReplicaReply, ReplicaRequest,
     RequestId, UPKEEP_KEYS_MAX, Upkeep, UpkeepReply, VnodeId,
 };
 use quorate_ring::{NodeId, Partition, ReplicaSetId};
@@ -118,6 +118,7 @@ impl<S: Storage> Node<S> {
             for node in self.up_peers() {
                 self.hello(now, node, out);
             }
+            self.go_on_filling(out);
         }
         self.on_verify(now);
         self.on_judge(now, out);
@@ -164,7 +165,10 @@ impl<S: Storage> Node<S> {
     }
 
     fn hello(&mut self, now: Time, node: NodeId, out: &mut Vec<Output>) {
-        let hello = Upkeep::Hello(self.replica.lineage.hello());
+        let hello = Upkeep::Hello(Hello {
+            layouts: self.layouts.digest(),
+            ..self.replica.lineage.hello()
+        });
         self.ask_upkeep(now, node, hello, Purpose::Hello, out);
     }
 
@@ -193,7 +197,7 @@ impl<S: Storage> Node<S> {
             return;
         }
         let header = Header {
-            layout_version: self.layout_version,
+            layout_version: self.layouts.version(),
             ..Header::default()
         };
         out.push(Output::Send(of, Message::Replica(id, header, request)));
@@ -270,6 +274,9 @@ impl<S: Storage> Node<S> {
                 let Waiter::Peer(from, _) = waiter else {
                     return;
                 };
+                if hello.layouts != self.layouts.digest() {
+                    self.tell_layouts(from, out);
+                }
                 let mut batch = Batch::new();
                 let known = self.replica.lineage.witness(from, &hello, &mut batch);
                 let kept = match batch.is_empty() {
@@ -410,6 +417,9 @@ impl<S: Storage> Node<S> {
         if evidence > 0 {
             left.push(format!("has evidence of {evidence} keys"));
         }
+        if !self.filling.leftovers.is_empty() {
+            left.push(format!("has leftovers of {:?}", self.filling.leftovers));
+        }
         if !self.replica.late.is_empty() {
             left.push(format!("has {} keys to judge", self.replica.late.len()));
         }
@@ -447,7 +457,7 @@ impl<S: Storage> Node<S> {
     pub(crate) fn own_vnodes(&self) -> Vec<VnodeId> {
         let mut all = BTreeSet::new();
         for placement in self.buckets.placements() {
-            for partition in (0..self.layout.partitions()).map(Partition) {
+            for partition in (0..self.layouts.partitions()).map(Partition) {
                 let vnode = placement.vnode(partition);
                 if placement.is_seat(vnode, self.config.me) {
                     all.insert(vnode);

@@ -27,6 +27,10 @@ pub(crate) struct Vnode {
     refilled: u64,
     /// The replicas with which it has exchanged completely since the last loss.
     refilled_from: BTreeSet<NodeId>,
+    /// The version of the last layout for which it has all that the layout before had; see `filling`.
+    synced: u64,
+    /// The replicas of the layout before with which it has exchanged completely for the sake of the layout of this version.
+    synced_from: (u64, BTreeSet<NodeId>),
     /// Who mints here. Taken at the first mint after an open, never stored for use and never resumed (rule R1): a
     /// directory restored from a copy would else mint again what the world has already seen.
     incarnation: Option<Actor>,
@@ -45,6 +49,8 @@ impl Vnode {
             seen: DotSet::new(),
             refilled: 0,
             refilled_from: BTreeSet::new(),
+            synced: 0,
+            synced_from: (0, BTreeSet::new()),
             incarnation: None,
             minted: 0,
             recent: Recent::default(),
@@ -91,9 +97,13 @@ impl Vnode {
                 self.see(actor, &runs);
                 true
             }
-            Some(VnodeRow::Refilled) => match value.try_into() {
+            Some(row @ (VnodeRow::Refilled | VnodeRow::Synced)) => match value.try_into() {
                 Ok(bytes) => {
-                    self.refilled = u64::from_be_bytes(bytes);
+                    let number = u64::from_be_bytes(bytes);
+                    match row {
+                        VnodeRow::Refilled => self.refilled = number,
+                        _ => self.synced = number,
+                    }
                     true
                 }
                 Err(_) => false,
@@ -211,17 +221,17 @@ impl Vnode {
         self.refilled >= loss
     }
 
-    /// An exchange with another replica, begun after the loss of that number, is complete. Once there were `needed` of them the vnode is
-    /// refilled; returns whether it is now.
+    /// An exchange with another replica, begun after the loss of that number, is complete. Once those with which there was one are
+    /// `enough`, the vnode is refilled; returns whether it is now.
     pub(crate) fn refill_from(
         &mut self,
         from: NodeId,
         loss: u64,
-        needed: usize,
+        enough: impl Fn(&BTreeSet<NodeId>) -> bool,
         batch: &mut Batch,
     ) -> bool {
         self.refilled_from.insert(from);
-        if self.is_refilled(loss) || self.refilled_from.len() < needed {
+        if self.is_refilled(loss) || !enough(&self.refilled_from) {
             return false;
         }
         self.refilled = loss;
@@ -231,9 +241,37 @@ impl Vnode {
         true
     }
 
+    /// Whether it has all that the layout before that of this version had.
+    pub(crate) fn is_synced(&self, version: u64) -> bool {
+        self.synced >= version
+    }
+
+    /// An exchange with another replica, begun after both were sealed by the layout of this version, is complete. Once there was one with each
+    /// of `all`, the vnode is synced; returns whether it is now.
+    pub(crate) fn sync_from(
+        &mut self,
+        from: Option<NodeId>,
+        version: u64,
+        all: &BTreeSet<NodeId>,
+        batch: &mut Batch,
+    ) -> bool {
+        if self.synced_from.0 != version {
+            self.synced_from = (version, BTreeSet::new());
+        }
+        self.synced_from.1.extend(from);
+        if self.is_synced(version) || !all.is_subset(&self.synced_from.1) {
+            return false;
+        }
+        self.synced = version;
+        let row = keys::synced_row(self.id);
+        batch.put(Family::Vnodes, row, version.to_be_bytes().to_vec());
+        true
+    }
+
     /// State was lost: whatever was exchanged before does not count.
     pub(crate) fn lost(&mut self) {
         self.refilled_from.clear();
+        self.synced_from.1.clear();
     }
 
     /// What keeps late copies out.

@@ -1,10 +1,10 @@
 //! The conversation of one put or delete with the replicas of its key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use quorate_causal::{Context, DotSet, Record, Sibling};
-use quorate_protocol::{Answer, Unmet};
+use quorate_protocol::{Answer, Options, Unmet};
 use quorate_ring::NodeId;
 
 use crate::sloppy::StandIns;
@@ -26,6 +26,8 @@ pub(crate) struct WriteTerms {
     pub(crate) durable: bool,
     /// Whether the answer shows what the key holds.
     pub(crate) return_body: bool,
+    /// What its client asked for, from which all this follows under the layouts that are live.
+    pub(crate) options: Options,
 }
 
 /// One put or delete after it was accepted. It owns no timer and sends nothing: it is told, and asked where it stands.
@@ -47,6 +49,12 @@ pub(crate) struct WriteConversation {
     pub(crate) keeps: bool,
     /// What each replica has said: whether it is synced, or `None` if it never will.
     heard: BTreeMap<NodeId, Option<bool>>,
+    /// Who was asked to take it as a replica, and how often.
+    asked: BTreeMap<NodeId, u32>,
+    /// Those of them that refused since they know other layouts, and may take it yet.
+    turned_away: BTreeSet<NodeId>,
+    /// Those that stood in for one and are replicas by now.
+    promoted: BTreeSet<NodeId>,
 }
 
 impl WriteConversation {
@@ -67,7 +75,57 @@ impl WriteConversation {
             stand_ins: StandIns::default(),
             keeps: true,
             heard: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            turned_away: BTreeSet::new(),
+            promoted: BTreeSet::new(),
         }
+    }
+
+    /// A replica is asked to take it.
+    pub(crate) fn asks(&mut self, node: NodeId) {
+        *self.asked.entry(node).or_default() += 1;
+        self.turned_away.remove(&node);
+    }
+
+    /// Whether a replica was asked and has not refused for its layouts.
+    pub(crate) fn was_asked(&self, node: NodeId) -> bool {
+        self.asked.contains_key(&node) && !self.turned_away.contains(&node)
+    }
+
+    /// A replica knows other layouts. It may take it once both know the same.
+    pub(crate) fn turn_away(&mut self, node: NodeId) {
+        if self.asked.contains_key(&node) && !self.heard.contains_key(&node) {
+            self.turned_away.insert(node);
+        }
+    }
+
+    /// Whether it is to be asked again.
+    pub(crate) fn was_turned_away(&self, node: NodeId) -> bool {
+        self.turned_away.contains(&node)
+    }
+
+    /// Whether a replica was asked so often that it is not asked again.
+    pub(crate) fn is_offered_too_often(&self, node: NodeId, most: u32) -> bool {
+        self.asked.get(&node).is_some_and(|times| *times >= most)
+    }
+
+    /// These are the replicas now. One of them that stood in for another is asked as a replica, for what it keeps as a hint is none of its own;
+    /// but as nobody could tell which of the two it acknowledges, it does not count.
+    pub(crate) fn promote(&mut self, seats: &[NodeId]) {
+        for node in seats {
+            if self.stand_ins.remove(*node) {
+                self.promoted.insert(*node);
+                self.heard.insert(*node, None);
+                self.asked.remove(node);
+            }
+        }
+    }
+
+    /// Whether a node may stand in for a replica: not if it was asked as one, as then nobody could tell what it acknowledges.
+    pub(crate) fn may_stand_in(&self, node: NodeId) -> bool {
+        !self.stand_ins.has(node)
+            && !self.asked.contains_key(&node)
+            && !self.promoted.contains(&node)
     }
 
     /// This node's own vnode has written: the dot of a put, what the key held then, and what the change removes.
@@ -92,6 +150,9 @@ impl WriteConversation {
 
     /// A replica has it.
     pub(crate) fn taken(&mut self, node: NodeId, synced: bool) {
+        if self.promoted.contains(&node) {
+            return;
+        }
         let entry = self.heard.entry(node).or_insert(Some(synced));
         *entry = Some(synced || *entry == Some(true));
     }

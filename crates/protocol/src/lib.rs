@@ -7,6 +7,7 @@
 mod account;
 mod bucket;
 mod ids;
+mod layouts;
 mod lifetime;
 mod listing;
 mod message;
@@ -23,6 +24,10 @@ pub use bucket::{
     BucketRequest, PROPERTIES, Properties, PropertyChanges, REGIONS_MAX, SIBLINGS_SETTING_MAX,
 };
 pub use ids::{BucketId, RequestId, VnodeId};
+pub use layouts::{
+    ApplyLayout, Ballot, LayoutChange, LayoutReply, LayoutRequest, LiveLayouts, Promise,
+    ProposedLayout,
+};
 pub use lifetime::{
     Lifetime, TTL_MAX, TTL_MIN, TTL_SKEW_MAX, TtlError, deadline_text, parse_deadline, ttl_text,
 };

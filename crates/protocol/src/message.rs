@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    Answer, BucketEntry, BucketId, BucketRequest, Delete, Get, List, NodeStatus, Put, Refusal,
-    Request, RequestId, Scan, Scanned, Upkeep, UpkeepReply, VnodeId,
+    Answer, ApplyLayout, BucketEntry, BucketId, BucketRequest, Delete, Get, LayoutReply,
+    LayoutRequest, List, NodeStatus, Put, Refusal, Request, RequestId, Scan, Scanned, Upkeep,
+    UpkeepReply, VnodeId,
 };
 
 /// The version of these messages, agreed at the handshake.
@@ -65,6 +66,8 @@ pub enum ReplicaRequest {
     Status,
     /// What replicas do for each other's sake.
     Upkeep(Box<Upkeep>),
+    /// About layouts.
+    Layout(Box<LayoutRequest>),
 }
 
 /// Asks for the table of buckets.
@@ -147,6 +150,8 @@ pub enum ReplicaReply {
     Upkeep(Box<UpkeepReply>),
     /// Of the values asked about, those that were seen here or elsewhere, are not live here, and of whose removal nothing is known.
     Gone(Vec<(u128, u64)>),
+    /// About layouts.
+    Layout(Box<LayoutReply>),
 }
 
 /// Everything one side may say to the other.
@@ -191,6 +196,7 @@ mod kind {
     pub(super) const BUCKETS: u8 = 7;
     pub(super) const STATUS: u8 = 8;
     pub(super) const REPAIR: u8 = 9;
+    pub(super) const APPLY: u8 = 10;
     pub(super) const ANSWER: u8 = 15;
     pub(super) const MERGE: u8 = 16;
     pub(super) const READ: u8 = 17;
@@ -200,6 +206,7 @@ mod kind {
     pub(super) const NODE_STATUS: u8 = 21;
     pub(super) const UPKEEP: u8 = 22;
     pub(super) const RECALL: u8 = 23;
+    pub(super) const LAYOUT: u8 = 24;
     pub(super) const REPLY: u8 = 31;
 }
 
@@ -218,6 +225,7 @@ impl Message {
                 Request::Buckets => body(kind::BUCKETS, 0, &(id, header)),
                 Request::Status => body(kind::STATUS, 0, &(id, header)),
                 Request::Repair(repair) => body(kind::REPAIR, 0, &(id, header, repair)),
+                Request::Apply(apply) => body(kind::APPLY, 0, &(id, header, apply)),
             },
             Message::Answer(id, answer) => {
                 let hint = match answer {
@@ -260,6 +268,9 @@ impl Message {
                     _ => 0,
                 };
                 body(kind::UPKEEP, hint, &(id, header, upkeep))
+            }
+            Message::Replica(id, header, ReplicaRequest::Layout(layout)) => {
+                body(kind::LAYOUT, 0, &(id, header, layout))
             }
             Message::Reply(id, reply) => {
                 let hint = match reply {
@@ -318,6 +329,10 @@ impl Message {
                 let (id, header, repair) = parse(kind, rest)?;
                 Message::Request(id, header, Request::Repair(repair))
             }
+            kind::APPLY => {
+                let (id, header, apply): (_, _, Box<ApplyLayout>) = parse(kind, rest)?;
+                Message::Request(id, header, Request::Apply(apply))
+            }
             kind::ANSWER => {
                 let (id, answer) = parse(kind, rest)?;
                 Message::Answer(id, answer)
@@ -354,6 +369,10 @@ impl Message {
                 let (id, header, upkeep) = parse(kind, rest)?;
                 Message::Replica(id, header, ReplicaRequest::Upkeep(upkeep))
             }
+            kind::LAYOUT => {
+                let (id, header, layout): (_, _, Box<LayoutRequest>) = parse(kind, rest)?;
+                Message::Replica(id, header, ReplicaRequest::Layout(layout))
+            }
             kind::REPLY => {
                 let (id, reply) = parse(kind, rest)?;
                 Message::Reply(id, reply)
@@ -377,7 +396,7 @@ fn parse<T: DeserializeOwned>(kind: u8, rest: &[u8]) -> Result<T, DecodeError> {
 }
 
 /// Reads a value that is all of `bytes`.
-fn whole<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+pub(crate) fn whole<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
     let value = T::deserialize(&mut deserializer).map_err(|e| e.to_string())?;
     // The deserializer does not tell how far it came. But a unit is read from its marker alone, so that only at the end

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Account, BucketAction, BucketDescription, BucketEntry, BucketRequest, ClusterStatus, Lifetime,
-    List, Listing, Repair, Repaired,
+    Account, ApplyLayout, BucketAction, BucketDescription, BucketEntry, BucketRequest,
+    ClusterStatus, Lifetime, List, Listing, Repair, Repaired,
 };
 
 /// The longest bucket name, in bytes.
@@ -210,6 +210,8 @@ pub enum Request {
     Status,
     /// Have a partition's replicas exchange now.
     Repair(Repair),
+    /// Have these nodes make the next layout.
+    Apply(Box<ApplyLayout>),
 }
 
 /// Stores a value: removes the dots in the context and adds one of its own.
@@ -280,7 +282,8 @@ impl Request {
             | Request::Bucket(_)
             | Request::Buckets
             | Request::Status
-            | Request::Repair(_) => None,
+            | Request::Repair(_)
+            | Request::Apply(_) => None,
         }
     }
 
@@ -288,7 +291,7 @@ impl Request {
     #[must_use]
     pub fn is_write(&self) -> bool {
         match self {
-            Request::Put(_) | Request::Delete(_) => true,
+            Request::Put(_) | Request::Delete(_) | Request::Apply(_) => true,
             Request::Bucket(request) => !matches!(request.action, BucketAction::Show),
             Request::Get(_)
             | Request::Describe
@@ -353,6 +356,8 @@ pub enum Answer {
     Status(ClusterStatus),
     /// What the exchanges that were asked for came to.
     Repaired(Repaired),
+    /// The layout was chosen; this is its version.
+    Applied(u64),
     /// Any other answer, with the account that was asked for.
     Explained(Box<Explained>),
     /// Nothing was changed, and nothing will be.
@@ -430,6 +435,7 @@ impl Answer {
             Answer::Buckets(_) => "Buckets",
             Answer::Status(_) => "Status",
             Answer::Repaired(_) => "Repaired",
+            Answer::Applied(_) => "Applied",
             Answer::Explained(_) => "Explained",
             Answer::Refused(_) => "Refused",
             Answer::Unmet(_) => "Unmet",

@@ -98,6 +98,8 @@ pub struct Hello {
     pub base: u64,
     /// The number of the last commit that is as durable as an acknowledgement.
     pub number: u64,
+    /// Names what the sender knows of layouts: equal for equal knowledge.
+    pub layouts: u64,
 }
 
 /// Asks for a vnode's sum.

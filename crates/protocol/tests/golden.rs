@@ -105,6 +105,18 @@ fn variant(message: &Message) -> String {
         Message::Request(_, _, Request::Buckets) => "request 6".to_owned(),
         Message::Request(_, _, Request::Status) => "request 7".to_owned(),
         Message::Request(_, _, Request::Repair(_)) => "request 8".to_owned(),
+        Message::Request(_, _, Request::Apply(_)) => "request 9".to_owned(),
+        Message::Replica(_, _, ReplicaRequest::Layout(asked)) => match &**asked {
+            LayoutRequest::Tell(_) => "replica 8 tell".to_owned(),
+            LayoutRequest::Prepare(..) => "replica 8 prepare".to_owned(),
+            LayoutRequest::Accept(..) => "replica 8 accept".to_owned(),
+        },
+        Message::Reply(_, ReplicaReply::Layout(reply)) => match &**reply {
+            LayoutReply::Told(_) => "reply 9 told".to_owned(),
+            LayoutReply::Promised(..) => "reply 9 promised".to_owned(),
+            LayoutReply::Accepted(_) => "reply 9 accepted".to_owned(),
+            LayoutReply::Outdone(_) => "reply 9 outdone".to_owned(),
+        },
         Message::Replica(_, _, ReplicaRequest::Upkeep(asked)) => match &**asked {
             Upkeep::Hello(_) => "replica 6 hello".to_owned(),
             Upkeep::Root(_) => "replica 6 root".to_owned(),
@@ -140,6 +152,7 @@ fn variant(message: &Message) -> String {
         Message::Answer(_, Answer::Status(_)) => "answer 9".to_owned(),
         Message::Answer(_, Answer::Explained(..)) => "answer 10".to_owned(),
         Message::Answer(_, Answer::Repaired(_)) => "answer 11".to_owned(),
+        Message::Answer(_, Answer::Applied(_)) => "answer 12".to_owned(),
         Message::Replica(_, _, ReplicaRequest::Scan(_)) => "replica 2".to_owned(),
         Message::Replica(_, _, ReplicaRequest::Bucket(_)) => "replica 3".to_owned(),
         Message::Replica(_, _, ReplicaRequest::Buckets(_)) => "replica 4".to_owned(),
@@ -166,7 +179,8 @@ fn every_variant_has_a_specimen() {
         .map(|(_, m)| variant(m))
         .collect();
     let (refusals, upkeep) = (19, 9);
-    let others = 13 + 12 + 7 + 8;
+    let layouts = 3 + 4;
+    let others = 14 + 13 + 7 + 8 + layouts;
     assert_eq!(
         covered.len(),
         others + 2 * upkeep + 2 * refusals,

@@ -57,6 +57,8 @@ const WAIT_MAX: Duration = Duration::from_millis(500);
 /// evidence that nobody takes away would grow without end.
 const YIELD_MAX: Duration = Duration::from_millis(50);
 
+const NO_CHANGES: &str = "the layout of a cluster cannot be changed yet in this version";
+
 /// The loop turns at least so often, so that it notices when it was stopped.
 const HEARTBEAT: Duration = Duration::from_millis(200);
 
@@ -376,6 +378,13 @@ impl<S: Storage> Driver<S> {
             // Nothing was begun.
             let refused = Answer::Refused(Refusal::Overloaded);
             self.outputs.push(Output::Answer(caller, refused));
+            return;
+        }
+        if let Request::Apply(_) = request {
+            // The core could; but this driver dials the nodes of its first layout, and no others.
+            let refused = Refusal::Impossible(NO_CHANGES.to_owned());
+            self.outputs
+                .push(Output::Answer(caller, Answer::Refused(refused)));
             return;
         }
         let input = Input::Request(caller, header, request);

@@ -32,12 +32,12 @@ const REQUEST_BOUNDS_US: &[u64] = &[
     1_000_000, 2_000_000, 5_000_000, 30_000_000,
 ];
 
-const OPERATIONS: [&str; 9] = [
-    "get", "put", "delete", "list", "bucket", "buckets", "status", "describe", "repair",
+const OPERATIONS: [&str; 10] = [
+    "get", "put", "delete", "list", "bucket", "buckets", "status", "describe", "repair", "apply",
 ];
 const OUTCOMES: [&str; 4] = ["ok", "absent", "refused", "unmet"];
-const REPLICA_REQUESTS: [&str; 8] = [
-    "merge", "read", "scan", "bucket", "buckets", "status", "recall", "upkeep",
+const REPLICA_REQUESTS: [&str; 9] = [
+    "merge", "read", "scan", "bucket", "buckets", "status", "recall", "upkeep", "layout",
 ];
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
@@ -57,6 +57,7 @@ impl Operation {
             Request::Status => 6,
             Request::Describe => 7,
             Request::Repair(_) => 8,
+            Request::Apply(_) => 9,
         })
     }
 }
@@ -546,6 +547,7 @@ impl Metrics {
             ReplicaRequest::Status => 5,
             ReplicaRequest::Recall(_) => 6,
             ReplicaRequest::Upkeep(_) => 7,
+            ReplicaRequest::Layout(_) => 8,
         };
         self.replica_requests[at].inc();
     }
@@ -590,6 +592,15 @@ impl Metrics {
             Event::HintDropped => &events.hints_dropped,
             Event::FallbackCoordinated => &events.fallback_coordinated,
             Event::FallbackRead => &events.fallback_reads,
+            // No server's layout changes yet.
+            Event::LayoutBegun
+            | Event::LayoutComplete
+            | Event::LayoutRetired
+            | Event::LayoutsUnsound
+            | Event::TurnedAway
+            | Event::ReadMoved
+            | Event::VnodeDropped
+            | Event::HintReaddressed => return,
             Event::Exchanged
             | Event::ExchangeBroken
             | Event::KeyReconciled

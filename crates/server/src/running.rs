@@ -10,7 +10,6 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bytes::Bytes;
 use quorate_causal::ContextKey;
 use quorate_node::{Config, Limits, Node};
 use quorate_protocol::{Answer, Refusal, SIBLINGS_BYTES_FACTOR};
@@ -371,7 +370,6 @@ fn core_config(checked: &Checked, unclean: bool) -> Config {
             collect_keys_per_second: config.collect_keys_per_second as u64,
             ..Limits::default()
         },
-        layout_json: Bytes::from(serde_json::to_vec(&checked.layout).expect("a layout serialises")),
         upkeep: true,
         unclean,
     }

@@ -152,6 +152,7 @@ fn word(request: &Request) -> &'static str {
         Request::Buckets => "buckets",
         Request::Status => "status",
         Request::Repair(_) => "repair",
+        Request::Apply(_) => "apply",
     }
 }
 
@@ -166,5 +167,6 @@ fn replica_word(request: &ReplicaRequest) -> &'static str {
         ReplicaRequest::Status => "tell the status",
         ReplicaRequest::Recall(_) => "recall values",
         ReplicaRequest::Upkeep(upkeep) => upkeep.name(),
+        ReplicaRequest::Layout(layout) => layout.name(),
     }
 }

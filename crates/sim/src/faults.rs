@@ -10,6 +10,8 @@ use crate::profile::Profile;
 pub(crate) struct Faults {
     /// Chance that a message is lost.
     pub(crate) loss: f64,
+    /// Chance that a word about layouts is lost.
+    pub(crate) layouts_loss: f64,
     /// Chance that a message comes twice.
     pub(crate) duplication: f64,
     /// The slowest ordinary message, in microseconds; the quickest takes 100. A wide range reorders a lot.
@@ -66,6 +68,7 @@ impl Faults {
     pub(crate) fn none() -> Self {
         Faults {
             loss: 0.0,
+            layouts_loss: 0.0,
             duplication: 0.0,
             delay_us_max: 1_000,
             straggler: 0.0,
@@ -125,6 +128,10 @@ impl Faults {
         });
         Faults {
             loss: maybe(rng, 0.1),
+            layouts_loss: match profile.changes {
+                true => maybe(rng, 0.95),
+                false => 0.0,
+            },
             duplication: maybe(rng, 0.2),
             delay_us_max: [300, 2_000, 20_000, 200_000][rng.random_range(0..4)],
             straggler: maybe(rng, 0.05),

@@ -14,7 +14,9 @@
 //! Disks also lose what they had acknowledged: directories are put back to older copies, records disappear or can no longer be read, and under
 //! `durability = "os"` one node at a time loses power. What is then not promised is said where it is excused ([`losses`]).
 //!
-//! Not simulated yet, since the product does not have it yet: membership changes, typed data. Damage is simulated record by record, not of
+//! Operators change the layout, two at a time now and then, and say of nodes that they are gone for good that live on ([`Profile::CHANGES`]).
+//!
+//! Not simulated yet, since the product does not have it yet: typed data. Damage is simulated record by record, not of
 //! whole blocks.
 
 mod clients;

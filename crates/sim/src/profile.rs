@@ -12,6 +12,8 @@ pub struct Profile {
     pub faults: bool,
     /// Whether disks lose something in every seed, rather than in one of two.
     pub losses: bool,
+    /// Whether operators change the layout.
+    pub changes: bool,
     /// The fewest and the most operations of a seed.
     pub operations: (u32, u32),
     /// What is broken on purpose, to see that it is caught.
@@ -24,6 +26,7 @@ impl Profile {
         name: "short",
         faults: true,
         losses: false,
+        changes: false,
         operations: (60, 300),
         mutant: None,
     };
@@ -39,6 +42,18 @@ impl Profile {
         losses: true,
         ..Profile::SHORT
     };
+    /// All faults, and operators change the layout all the time: nodes join, leave, take the place of others, and get other weights.
+    pub const CHANGES: Profile = Profile {
+        name: "changes",
+        changes: true,
+        ..Profile::SHORT
+    };
+    /// Changes of the layout, and no faults but delay.
+    pub const MOVES: Profile = Profile {
+        name: "moves",
+        faults: false,
+        ..Profile::CHANGES
+    };
     /// No faults but delay: what fails here fails always.
     pub const CALM: Profile = Profile {
         name: "calm",
@@ -47,10 +62,12 @@ impl Profile {
     };
 
     /// Every profile that can be asked for.
-    pub const ALL: [Profile; 4] = [
+    pub const ALL: [Profile; 6] = [
         Profile::SHORT,
         Profile::LONG,
         Profile::LOSSES,
+        Profile::CHANGES,
+        Profile::MOVES,
         Profile::CALM,
     ];
 
@@ -127,11 +144,21 @@ pub enum Mutant {
     RecallNothing,
     /// Exchanges say that they have joined what differs, and do nothing.
     ExchangeNothing,
+    /// Who knows a new layout takes writes that name the old one alone (against rule R4).
+    TakeOldWrites,
+    /// Who knows that a change is complete is read by the old layout (against rule R4).
+    ServeOldReads,
+    /// Nodes say that all have synced as soon as there is a new layout (against rule R4).
+    SyncNothing,
+    /// While the layout changes, whoever leaves a partition says that it takes writes, and does not.
+    WriteNewAlone,
+    /// Whoever is asked to accept a layout says so, and forgets it.
+    AcceptAnyLayout,
 }
 
 impl Mutant {
     /// Every mutant.
-    pub const ALL: [Mutant; 22] = [
+    pub const ALL: [Mutant; 27] = [
         Mutant::DropContexts,
         Mutant::ReuseCounter,
         Mutant::AckBeforeSync,
@@ -154,5 +181,20 @@ impl Mutant {
         Mutant::AdoptWithoutEvidence,
         Mutant::RecallNothing,
         Mutant::ExchangeNothing,
+        Mutant::TakeOldWrites,
+        Mutant::ServeOldReads,
+        Mutant::SyncNothing,
+        Mutant::WriteNewAlone,
+        Mutant::AcceptAnyLayout,
     ];
+
+    /// Whether only a change of the layout shows it.
+    #[must_use]
+    pub fn is_of_changes(self) -> bool {
+        use Mutant::{AcceptAnyLayout, ServeOldReads, SyncNothing, TakeOldWrites, WriteNewAlone};
+        matches!(
+            self,
+            TakeOldWrites | ServeOldReads | SyncNothing | WriteNewAlone | AcceptAnyLayout
+        )
+    }
 }

@@ -2,6 +2,7 @@
 
 mod accidents;
 mod asking;
+mod changes;
 mod clocks;
 mod mutants;
 mod rest;
@@ -105,6 +106,8 @@ enum Happening {
     Pulse,
     /// The clock of a node is put right.
     SetClock(usize),
+    /// Operators change the layout.
+    Change,
 }
 
 struct Slot {
@@ -147,7 +150,14 @@ pub(crate) struct World {
     /// The accidents of the first phase.
     faults_drawn: Vec<Accident>,
     profile: Profile,
+    /// The first; at rest, the last.
     layout: Layout,
+    /// What each version was ever seen to be, and the mean time between two changes.
+    chosen: BTreeMap<u64, [u8; 32]>,
+    change_gap_us: u64,
+    fill_bytes_per_second: u64,
+    /// Whether operators may say that a node is gone for good.
+    may_declare_dead: bool,
     n: usize,
     /// Limits of all nodes.
     hint_bytes_max: u64,
@@ -191,17 +201,7 @@ impl World {
         let spec = LayoutSpec {
             partitions: 8,
             replicas: 3,
-            nodes: (0..nodes)
-                .map(|i| NodeSpec {
-                    id: NodeId(i as u64),
-                    name: format!("node-{i}"),
-                    region: "here".to_owned(),
-                    zone: format!("zone-{i}"),
-                    weight: 1,
-                    quic: format!("node-{i}:1"),
-                    http: format!("node-{i}:2"),
-                })
-                .collect(),
+            nodes: (0..nodes).map(|i| World::spec(i, 1)).collect(),
         };
         let layout = Layout::first(ClusterId(1), spec).expect("a sound layout");
         let faults = Faults::draw(profile, &mut rng);
@@ -212,6 +212,22 @@ impl World {
         // Mostly as it is by default, and sometimes a hedge for every read that is late, and room for one repair.
         let hedge_percent = [0, 10, 10, 100][rng.random_range(0..4)];
         let repairs_max = [1, 64][rng.random_range(0..2)];
+        let (members, spares) = (nodes, if profile.changes { changes::SPARES } else { 0 });
+        let nodes = members + spares;
+        // Mostly so slowly that much happens while a layout changes.
+        let fill_bytes_per_second = match profile.changes {
+            true => [300, 1_000, 5_000, 1 << 30][rng.random_range(0..4)],
+            false => 1 << 30,
+        };
+        let loses = |accident: &Accident| {
+            use Accident::{Damage, LosePower, RecordLoss, Rollback};
+            matches!(accident, Damage | LosePower | RecordLoss | Rollback)
+        };
+        let may_declare_dead = profile.changes && !faults.accidents.iter().any(loses);
+        let change_gap_us = match profile.changes {
+            true => rng.random_range(1_000_000..10_000_000),
+            false => 0,
+        };
         let mut world = World {
             now: 0,
             sequence: 0,
@@ -222,6 +238,10 @@ impl World {
             faults,
             profile: profile.clone(),
             layout,
+            chosen: BTreeMap::new(),
+            change_gap_us,
+            fill_bytes_per_second,
+            may_declare_dead,
             n,
             hint_bytes_max,
             handoff_bytes_per_second,
@@ -277,6 +297,7 @@ impl World {
             world.plan(pause, Happening::Begin(client));
         }
         world.plan_accident();
+        world.plan_change();
         world
     }
 
@@ -306,6 +327,9 @@ impl World {
             }
             self.slots[node].jump_ms = 0;
             self.fill_disk(node, false);
+        }
+        if self.profile.changes {
+            self.finish_change();
         }
         self.run_for(SETTLE_US);
         if self.workload.ttls > 0.0 {
@@ -426,6 +450,11 @@ impl World {
                     self.plan_accident();
                 }
             }
+            Happening::Change => {
+                if !self.healing {
+                    self.change();
+                }
+            }
             Happening::Start(node) => {
                 if self.slots[node].node.is_none() {
                     self.start(node);
@@ -504,9 +533,9 @@ impl World {
                 handoff_bytes_per_second: self.handoff_bytes_per_second,
                 exchange_cycle: Duration::from_secs(5),
                 verify_cycle: Duration::from_secs(10),
+                fill_bytes_per_second: self.fill_bytes_per_second,
                 ..Limits::default()
             },
-            layout_json: Bytes::new(),
             upkeep: true,
             unclean: self.slots[i].unclean,
         }
@@ -698,6 +727,14 @@ impl World {
             if self.rng.random_bool(self.faults.loss) {
                 continue;
             }
+            let is_about_layouts = matches!(
+                &message,
+                Message::Replica(_, _, ReplicaRequest::Layout(_))
+                    | Message::Reply(_, ReplicaReply::Layout(_))
+            );
+            if is_about_layouts && self.rng.random_bool(self.faults.layouts_loss) {
+                continue;
+            }
             let delay = self.delay();
             let message = message.clone();
             self.plan(
@@ -735,6 +772,9 @@ impl World {
 
     fn look(&mut self) {
         self.plan(LOOK_US, Happening::Look);
+        if self.profile.changes {
+            self.check_layouts();
+        }
         let lives: Vec<Option<u64>> = (0..self.slots.len())
             .map(|i| self.alive(i).filter(|_| !self.slots[i].paused))
             .collect();

@@ -219,9 +219,11 @@ impl State {
                 node: "node-1".to_owned(),
                 layout: self.layout.clone().unwrap_or_default(),
             })),
-            Request::Bucket(_) | Request::Buckets | Request::Status | Request::Describe => {
-                Err(Refusal::Malformed("not over HTTP".to_owned()))
-            }
+            Request::Bucket(_)
+            | Request::Buckets
+            | Request::Status
+            | Request::Describe
+            | Request::Apply(_) => Err(Refusal::Malformed("not over HTTP".to_owned())),
         }
     }
 }

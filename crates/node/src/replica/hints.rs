@@ -93,6 +93,11 @@ impl<S: Storage, W> Replica<S, W> {
         }
     }
 
+    /// For whom anything is held: also for those that are replicas of nothing any more.
+    pub(crate) fn owners(&self) -> Vec<NodeId> {
+        self.hints.keys().copied().collect()
+    }
+
     /// What is held, by owner.
     pub(crate) fn held(&self) -> &BTreeMap<NodeId, Held> {
         &self.hints

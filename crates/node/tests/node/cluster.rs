@@ -169,7 +169,6 @@ impl Cluster {
             secret: ContextKey::new(&SECRET),
             defaults: self.defaults.clone(),
             limits: self.limits.clone(),
-            layout_json: Bytes::from_static(b"{}"),
             upkeep: self.upkeep,
             unclean,
         };
@@ -551,6 +550,7 @@ impl Cluster {
             }
             Request::Buckets => "buckets".to_owned(),
             Request::Status => "status".to_owned(),
+            Request::Apply(apply) => format!("layout {}", apply.version),
             Request::Repair(repair) => format!("repair partition {}", repair.partition),
         }
     }
@@ -585,6 +585,7 @@ impl Cluster {
                 )
             }
             Answer::Repaired(came_to) => format!("{came_to:?}"),
+            Answer::Applied(version) => format!("layout {version} is applied"),
             Answer::Explained(explained) => match explained.clone().open() {
                 Ok((answer, _)) => format!("{}, explained", self.answer(key, &answer)),
                 Err(why) => why,
@@ -648,8 +649,12 @@ impl Cluster {
             Message::Replica(id, _, ReplicaRequest::Upkeep(asked)) => {
                 format!("{} upkeep {asked:?}", self.id(*id))
             }
+            Message::Replica(id, _, ReplicaRequest::Layout(asked)) => {
+                format!("{} {}", self.id(*id), asked.name())
+            }
             Message::Reply(id, reply) => {
                 let line = match reply {
+                    ReplicaReply::Layout(_) => "about layouts".to_owned(),
                     ReplicaReply::Merged { synced: true } => "merged, synced".to_owned(),
                     ReplicaReply::Merged { synced: false } => "merged, not synced".to_owned(),
                     ReplicaReply::Record(bytes) if bytes.is_empty() => "nothing here".to_owned(),
@@ -853,7 +858,8 @@ impl With for Request {
             | Request::Bucket(_)
             | Request::Buckets
             | Request::Status
-            | Request::Repair(_) => {}
+            | Request::Repair(_)
+            | Request::Apply(_) => {}
         }
         self
     }

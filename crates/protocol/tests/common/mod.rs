@@ -5,6 +5,7 @@
 // Each test binary takes what it needs.
 #![allow(dead_code)]
 
+mod layouts;
 mod upkeep;
 
 use bytes::Bytes;
@@ -328,6 +329,7 @@ fn request() -> BoxedStrategy<Request> {
         Just(Request::Buckets),
         Just(Request::Status),
         any::<u16>().prop_map(|partition| Request::Repair(Repair { partition })),
+        layouts::apply().prop_map(|apply| Request::Apply(Box::new(apply))),
     ]
     .boxed()
 }
@@ -397,6 +399,7 @@ fn answer() -> BoxedStrategy<Answer> {
             })
         }),
         upkeep::repaired().prop_map(Answer::Repaired),
+        any::<u64>().prop_map(Answer::Applied),
         (refusal(), account()).prop_map(|(refusal, account)| {
             Answer::Explained(Explained::new(&Answer::Refused(refusal), account))
         }),
@@ -465,6 +468,7 @@ fn replica_request() -> BoxedStrategy<ReplicaRequest> {
         any::<u128>().prop_map(|digest| ReplicaRequest::Buckets(BucketsAsked { digest })),
         Just(ReplicaRequest::Status),
         upkeep::request().prop_map(|asked| ReplicaRequest::Upkeep(Box::new(asked))),
+        layouts::request().prop_map(|asked| ReplicaRequest::Layout(Box::new(asked))),
     ]
     .boxed()
 }
@@ -488,6 +492,7 @@ fn reply() -> BoxedStrategy<ReplicaReply> {
         option::of(vec(entry(), 0..3)).prop_map(ReplicaReply::Buckets),
         status().prop_map(|status| ReplicaReply::Status(Box::new(status))),
         upkeep::reply().prop_map(|reply| ReplicaReply::Upkeep(Box::new(reply))),
+        layouts::reply().prop_map(|reply| ReplicaReply::Layout(Box::new(reply))),
         upkeep::dots().prop_map(ReplicaReply::Gone),
     ]
     .boxed()
@@ -756,6 +761,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
         ("buckets", Request::Buckets),
         ("status", Request::Status),
         ("repair", Request::Repair(Repair { partition: 255 })),
+        ("apply", Request::Apply(Box::new(layouts::some_apply()))),
     ];
     let refusals = [
         ("malformed", Refusal::Malformed(text("why"))),
@@ -879,6 +885,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
             }),
         ),
         ("repaired", Answer::Repaired(upkeep::some_repaired())),
+        ("applied", Answer::Applied(2)),
         (
             "explained",
             Answer::Explained(Explained::new(&Answer::Absent, account)),
@@ -908,6 +915,8 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
         ("status", ReplicaReply::Status(Box::new(node_status))),
         ("gone", ReplicaReply::Gone(vec![(0x2a, 7), (u128::MAX, 1)])),
     ];
+    let layouts = layouts::replies().into_iter();
+    replies.extend(layouts.map(|(name, reply)| (name, ReplicaReply::Layout(Box::new(reply)))));
     let upkeep = upkeep::replies();
     replies.extend(upkeep.map(|(name, reply)| (name, ReplicaReply::Upkeep(Box::new(reply)))));
     let refused: Vec<(String, Refusal)> = refusals
@@ -974,6 +983,9 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
         ),
         ("status", ReplicaRequest::Status),
     ];
+    let layouts = layouts::requests().into_iter();
+    replica_requests
+        .extend(layouts.map(|(name, asked)| (name, ReplicaRequest::Layout(Box::new(asked)))));
     let upkeep = upkeep::requests().into_iter();
     replica_requests
         .extend(upkeep.map(|(name, asked)| (name, ReplicaRequest::Upkeep(Box::new(asked)))));

@@ -94,11 +94,14 @@ pub(crate) fn some_repaired() -> Repaired {
 /// Anything that one replica may ask.
 pub(crate) fn request() -> BoxedStrategy<Upkeep> {
     prop_oneof![
-        any::<(u128, u64, u64)>().prop_map(|(open, base, number)| Upkeep::Hello(Hello {
-            open,
-            base,
-            number
-        })),
+        any::<(u128, u64, u64, u64)>().prop_map(|(open, base, number, layouts)| Upkeep::Hello(
+            Hello {
+                open,
+                base,
+                number,
+                layouts
+            }
+        )),
         (vnode(), any::<bool>()).prop_map(|(vnode, seen)| Upkeep::Root(RootAsked { vnode, seen })),
         (vnode(), vec(any::<(u64, u8)>(), 0..4))
             .prop_map(|(vnode, ranges)| Upkeep::Parts(PartsAsked { vnode, ranges })),
@@ -172,6 +175,7 @@ pub(crate) fn requests() -> [(&'static str, Upkeep); 11] {
                 open: u128::MAX - 1,
                 base: 1_000,
                 number: 1_024,
+                layouts: 0x0123_4567_89ab_cdef,
             }),
         ),
         (

@@ -75,6 +75,14 @@ impl World {
         }
         self.history.sort_by_key(|op| op.id);
         self.check_lifetimes();
+        if self.may_declare_dead && !self.losses.is_empty() {
+            // What one primary took was to be on two nodes, and one of them is gone for good: the other kept it for somebody, and hands it over.
+            for op in &mut self.history {
+                if op.strict.0 < 2 {
+                    op.strict.0 = 0;
+                }
+            }
+        }
         let silent = self.faults_drawn.contains(&Accident::RecordLoss);
         excuse(&mut self.history, &self.losses, silent);
     }

@@ -1,5 +1,7 @@
 //! Defects put in between the nodes and their world.
 
+use quorate_protocol::{LayoutReply, LayoutRequest};
+
 use super::*;
 
 impl World {
@@ -42,6 +44,7 @@ impl World {
         to: usize,
         message: Message,
     ) -> Option<Message> {
+        let message = self.mutate_layouts(from, to, message)?;
         let message = self.mutate_upkeep(from, to, message)?;
         let message = match (self.profile.mutant, message) {
             (Some(Mutant::DropUnheard), Message::Replica(id, _, ReplicaRequest::Bucket(_))) => {
@@ -102,6 +105,77 @@ impl World {
             _ => {}
         }
         Some(Message::Replica(id, header, ReplicaRequest::Merge(merge)))
+    }
+
+    /// Defects of what is done about layouts.
+    fn mutate_layouts(&mut self, from: usize, to: usize, message: Message) -> Option<Message> {
+        let (Some(mutant), Some(node)) = (self.profile.mutant, &self.slots[to].node) else {
+            return Some(message);
+        };
+        let known = node.layouts();
+        let newest = known
+            .next
+            .as_ref()
+            .map_or(&known.current, |c| &c.chosen.layout);
+        match (mutant, message) {
+            (
+                Mutant::TakeOldWrites,
+                Message::Replica(id, mut header, request @ ReplicaRequest::Merge(_)),
+            ) => {
+                header.layout_version = header.layout_version.max(newest.version());
+                Some(Message::Replica(id, header, request))
+            }
+            (
+                Mutant::ServeOldReads,
+                Message::Replica(
+                    id,
+                    mut header,
+                    request @ (ReplicaRequest::Read(_)
+                    | ReplicaRequest::Recall(_)
+                    | ReplicaRequest::Scan(_)),
+                ),
+            ) => {
+                header.layout_version = header.layout_version.max(newest.version());
+                Some(Message::Replica(id, header, request))
+            }
+            (
+                Mutant::SyncNothing,
+                Message::Replica(id, header, ReplicaRequest::Layout(mut asked)),
+            ) => {
+                if let LayoutRequest::Tell(told) = &mut *asked
+                    && let Some(change) = &mut told.next
+                {
+                    let all = change.chosen.layout.nodes().iter().map(|n| n.id);
+                    change.synced.extend(all);
+                }
+                let request = ReplicaRequest::Layout(asked);
+                Some(Message::Replica(id, header, request))
+            }
+            (Mutant::WriteNewAlone, Message::Replica(id, header, ReplicaRequest::Merge(merge))) => {
+                let seats = World::seats_in(newest, merge.vnode.partition);
+                if known.next.is_some() && !seats.contains(&to) && merge.hint_for.is_none() {
+                    let merged = ReplicaReply::Merged { synced: true };
+                    self.send(to, from, Message::Reply(id, merged));
+                    return None;
+                }
+                let request = ReplicaRequest::Merge(merge);
+                Some(Message::Replica(id, header, request))
+            }
+            (
+                Mutant::AcceptAnyLayout,
+                Message::Replica(id, header, ReplicaRequest::Layout(asked)),
+            ) => {
+                if let LayoutRequest::Accept(ballot, _) = &*asked {
+                    let accepted = LayoutReply::Accepted(*ballot);
+                    let reply = ReplicaReply::Layout(Box::new(accepted));
+                    self.send(to, from, Message::Reply(id, reply));
+                    return None;
+                }
+                let request = ReplicaRequest::Layout(asked);
+                Some(Message::Replica(id, header, request))
+            }
+            (_, message) => Some(message),
+        }
     }
 
     /// Defects of what replicas do for each other's sake.

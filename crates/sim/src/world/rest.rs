@@ -48,10 +48,10 @@ impl World {
         self.run_for(SETTLE_US);
         self.check_status_answered();
         self.check_all_fall_idle();
-        let tables: Vec<_> = self
-            .slots
-            .iter()
-            .filter_map(|slot| slot.node.as_ref())
+        // One that is in no layout hears of changes, and nobody asks it for what it has heard.
+        let members = self.layout.nodes().iter().map(|n| n.id.0 as usize);
+        let tables: Vec<_> = members
+            .filter_map(|i| self.slots[i].node.as_ref())
             .map(|node| node.buckets())
             .collect();
         if tables.windows(2).any(|pair| pair[0] != pair[1]) {
@@ -244,12 +244,15 @@ impl World {
     }
 
     pub(super) fn seats_of_partition(&self, partition: quorate_ring::Partition) -> Vec<usize> {
-        let set = quorate_ring::ReplicaSet::new(3, None).expect("a sound replica set");
-        let preference = self.layout.preference(partition, &set);
-        preference
-            .primaries
-            .iter()
-            .map(|id| id.0 as usize)
-            .collect()
+        // Those of every layout that any node goes by.
+        let mut seats = Vec::new();
+        for layout in self.layouts().iter().rev() {
+            for seat in World::seats_in(layout, partition) {
+                if !seats.contains(&seat) {
+                    seats.push(seat);
+                }
+            }
+        }
+        seats
     }
 }

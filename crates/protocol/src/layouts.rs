@@ -1,0 +1,141 @@
+//! What nodes say to each other about layouts: which there are, how far the change from one to the next has come, and which is to
+//! be the next.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use quorate_ring::{Layout, NodeId};
+use serde::{Deserialize, Serialize};
+
+use crate::message::whole;
+
+/// The layouts that are live, as far as a node knows. What is told here is true for good, so that two accounts are joined by taking
+/// what either has.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LiveLayouts {
+    /// The latest of which no predecessor is live.
+    pub current: Layout,
+    /// The one that follows it, if it has been chosen.
+    pub next: Option<LayoutChange>,
+}
+
+impl LiveLayouts {
+    /// Its bytes, as they are stored; equal for equal knowledge.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        rmp_serde::to_vec(self).expect("layouts serialise").into()
+    }
+
+    /// Reads such bytes.
+    ///
+    /// # Errors
+    /// A sentence, if they are none.
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        whole(bytes).map_err(|why| format!("not an account of layouts: {why}"))
+    }
+}
+
+/// The change to a layout, under way.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LayoutChange {
+    /// What was chosen.
+    pub chosen: ProposedLayout,
+    /// The nodes that have, of each vnode that they are to hold, all that the layout before had.
+    pub synced: BTreeSet<NodeId>,
+    /// The nodes that know that all have.
+    pub complete: BTreeSet<NodeId>,
+}
+
+/// What may be chosen to follow a layout.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ProposedLayout {
+    /// The layout.
+    pub layout: Layout,
+    /// Nodes of the layout before that are gone for good: the change does without them.
+    pub dead: BTreeSet<NodeId>,
+}
+
+/// What a node has promised and accepted of a layout that is to be chosen.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Promise {
+    /// The version that the layout is to have.
+    pub version: u64,
+    /// The round below which nothing is accepted.
+    pub promised: Ballot,
+    /// What was accepted, and in which round.
+    pub accepted: Option<(Ballot, Box<ProposedLayout>)>,
+}
+
+impl Promise {
+    /// Its bytes, as they are stored.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        rmp_serde::to_vec(self)
+            .expect("a promise serialises")
+            .into()
+    }
+
+    /// Reads such bytes.
+    ///
+    /// # Errors
+    /// A sentence, if they are none.
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        whole(bytes).map_err(|why| format!("not a promise: {why}"))
+    }
+}
+
+/// The rounds in which nodes propose, in order: no two proposals are made in one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Ballot {
+    /// From 1.
+    pub round: u64,
+    /// A random number of the attempt: one node may make several at a time, and does not remember them for ever.
+    pub attempt: u64,
+}
+
+/// What a node asks of another about layouts.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum LayoutRequest {
+    /// Join what I know, and tell what you know.
+    Tell(Box<LiveLayouts>),
+    /// Promise to accept nothing of an earlier round for this version, and tell what you have accepted.
+    Prepare(u64, Ballot),
+    /// Accept this, unless you have promised otherwise.
+    Accept(Ballot, Box<ProposedLayout>),
+}
+
+impl LayoutRequest {
+    /// What is asked, in a word or two, for logs.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            LayoutRequest::Tell(_) => "tell layouts",
+            LayoutRequest::Prepare(..) => "prepare a layout",
+            LayoutRequest::Accept(..) => "accept a layout",
+        }
+    }
+}
+
+/// What the other says.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum LayoutReply {
+    /// What it knows. Also where it was asked for a layout of a version that is none of those it could accept.
+    Told(Box<LiveLayouts>),
+    /// It has promised for this round, durably; and what it had accepted, in which round.
+    Promised(Ballot, Option<(Ballot, Box<ProposedLayout>)>),
+    /// It has accepted in this round, durably.
+    Accepted(Ballot),
+    /// It has promised to accept nothing before this round.
+    Outdone(Ballot),
+}
+
+/// Asks for the next layout to be one of these nodes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ApplyLayout {
+    /// The version that it is to have: one more than that of the layout that the asker saw.
+    pub version: u64,
+    /// All nodes that it is to have.
+    pub nodes: Vec<quorate_ring::NodeSpec>,
+    /// Those nodes of the layout before that are gone for good.
+    pub dead: BTreeSet<NodeId>,
+}
