@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use quorate_protocol::{Refusal, ReplicaReply, RequestId, RootAsked};
+use quorate_protocol::{Refusal, ReplicaReply, RequestId, RootAsked, VnodeId};
 use quorate_ring::{NodeId, ReplicaSetId};
 use quorate_storage::Storage;
 
@@ -123,6 +123,18 @@ impl Jobs {
             });
         }
         Some(turn)
+    }
+
+    /// Gives up what would change or tell of vnodes that this node holds no more. Whoever waits for it hears nothing, and asks elsewhere.
+    pub(crate) fn keep_those_of(&mut self, is_held: impl Fn(VnodeId) -> bool) {
+        self.turns.retain(|turn| match &turn.job {
+            Job::Root(asked) => is_held(asked.vnode),
+            Job::Parts(parts) => is_held(parts.vnode()),
+            Job::Reconcile(reconcile) => is_held(reconcile.vnode()),
+            Job::Verify(verify) => is_held(verify.vnode()),
+            // What is under way of an exchange is broken off with it.
+            Job::Scan(_) | Job::Reclaim(_) | Job::Join | Job::Drop(_) => true,
+        });
     }
 
     /// Takes on what is left of a vnode to be removed.

@@ -165,6 +165,10 @@ impl<S: Storage> Node<S> {
 
     fn decide_absence(&mut self, at: &KeyAt, hearing: &Hearing, out: &mut Vec<Output>) {
         let (vnode, bucket, key) = at;
+        if !self.is_seat(*vnode) {
+            self.replica.end_pull(*vnode, *bucket, key);
+            return; // It went elsewhere meanwhile.
+        }
         let primaries = self.primaries(*vnode);
         let undisturbed = self.replica.end_pull(*vnode, *bucket, key);
         let (mut removed, mut kept) = (Vec::new(), DotSet::new());
@@ -334,7 +338,8 @@ impl<S: Storage> Node<S> {
             return;
         };
         let (vnode, bucket, key) = &at;
-        if self.covers(*vnode, &mending.heard)
+        if self.is_seat(*vnode)
+            && self.covers(*vnode, &mending.heard)
             && self
                 .replica
                 .replace(*vnode, *bucket, key, &mending.record)

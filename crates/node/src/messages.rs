@@ -233,6 +233,12 @@ impl<S: Storage> Node<S> {
                         self.on_scan(Waiter::Own(id), deadline, &scan, out);
                     }
                 }
+                // Nothing is done with what went elsewhere, whoever of this node asks for it.
+                Local::Ask(id, request) if !self.is_rightly_asked(&request) => {
+                    let version = self.layouts.version();
+                    let refused = ReplicaReply::Refused(Refusal::WrongLayout { version });
+                    self.local.push_back(Local::Reply(id, refused));
+                }
                 Local::Ask(id, request) => {
                     self.on_replica_request(Waiter::Own(id), request, out);
                 }

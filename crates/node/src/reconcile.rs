@@ -27,6 +27,10 @@ pub(crate) struct ReconcileJob {
 }
 
 impl ReconcileJob {
+    pub(crate) fn vnode(&self) -> quorate_protocol::VnodeId {
+        self.asked.vnode
+    }
+
     pub(crate) fn new(asked: Reconcile) -> Self {
         ReconcileJob {
             asked,

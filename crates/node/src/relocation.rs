@@ -158,6 +158,11 @@ impl<S: Storage> Node<S> {
             self.begin_filling();
             self.exchange_soon(|_, _| true);
         }
+        let (buckets, me) = (&self.buckets, self.config.me);
+        self.jobs.keep_those_of(|vnode| {
+            let placement = buckets.placement(vnode.set);
+            placement.is_some_and(|p| p.is_seat(vnode, me))
+        });
         self.clear_leftovers();
         self.tell_all_layouts(out);
         self.go_on_elsewhere(now, reads_move, out);
@@ -458,6 +463,9 @@ impl<S: Storage> Node<S> {
     /// A node refused something since it knows other layouts, or no such seat: both tell each other what they know. Then it is asked
     /// again, see [`Node::on_told`].
     pub(crate) fn on_turned_away(&mut self, from: NodeId, out: &mut Vec<Output>) {
+        if from == self.config.me {
+            return; // It goes by what it knows already.
+        }
         out.push(Output::Event(Event::TurnedAway));
         // One word for all that are turned away by it in one moment.
         let since = self.filling.telling.get(&from);

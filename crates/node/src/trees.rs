@@ -237,6 +237,10 @@ enum Found {
 }
 
 impl PartsJob {
+    pub(crate) fn vnode(&self) -> VnodeId {
+        self.vnode
+    }
+
     /// # Errors
     /// A refusal, if no replica of ours would ask so.
     pub(crate) fn new(asked: &PartsAsked) -> Result<Self, Refusal> {

@@ -22,6 +22,10 @@ pub(crate) struct VerifyJob {
 }
 
 impl VerifyJob {
+    pub(crate) fn vnode(&self) -> VnodeId {
+        self.vnode
+    }
+
     pub(crate) fn new(vnode: VnodeId) -> Self {
         VerifyJob {
             vnode,
