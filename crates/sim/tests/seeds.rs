@@ -53,7 +53,7 @@ fn seeds_with_changes_of_the_layout_hold() {
 }
 
 /// Mutants that so few seeds catch that a run of all tests has no time for them: they take several faults in one row. The rules
-/// that they break have scenarios of their own in `crates/node/tests`, and the model of deletes breaks without them.
+/// that they break have scenarios of their own in `crates/node/tests`, or the models of deletes and of layouts break without them.
 const RARE: [Mutant; 5] = [
     Mutant::TakeOldWrites,
     Mutant::ServeOldReads,
