@@ -363,10 +363,15 @@ impl<S: Storage> Node<S> {
     /// Joins an entry that came from somewhere into the table.
     pub(crate) fn learn(&mut self, entry: BucketEntry) -> Result<(), Refusal> {
         let mut batch = Batch::new();
+        let (name, sets) = (entry.name.clone(), self.buckets.placements().count());
         let joined = self.buckets.join(entry, &self.layouts, &mut batch);
         let Some(began) = joined.map_err(Refusal::Impossible)? else {
             return Ok(());
         };
+        if self.buckets.placements().count() > sets {
+            let set = self.buckets.resolve(&name).1.placement.set();
+            self.fill_set(set);
+        }
         if let Some(id) = began {
             batch.put(Family::Meta, crate::keys::reclaim(id), Bytes::new());
             self.reclaim_before(id);

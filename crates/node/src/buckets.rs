@@ -212,6 +212,13 @@ impl Buckets {
         self.placements.values()
     }
 
+    /// The buckets with this replica set, in quotes.
+    pub(crate) fn named(&self, set: ReplicaSetId) -> Vec<String> {
+        let known = self.known.values();
+        let known = known.filter(|k| k.policy.placement.set() == set);
+        known.map(|k| format!("'{}'", k.entry.name)).collect()
+    }
+
     /// The layouts are others from here on.
     pub(crate) fn relocate(&mut self, layouts: &Layouts) {
         let me = self.me;

@@ -17,10 +17,13 @@ use crate::api::Output;
 use crate::keys;
 use crate::layouts::{Layouts, follows};
 use crate::node::{Accepted, Conversation, Kind, Local, Node};
+use crate::tally::Seat;
 use crate::time::Time;
 
 /// How many rounds one proposer goes through.
 const ROUNDS_MAX: u32 = 16;
+/// No round is greater: proposers count from the greatest that they have met, so that one absurd number would leave no room.
+const ROUND_MAX: u64 = 1 << 48;
 
 /// One proposer's attempt.
 #[derive(Debug)]
@@ -38,6 +41,8 @@ pub(crate) struct ChooseConversation {
     lost: BTreeSet<NodeId>,
     /// What was accepted before in the highest round.
     before: Option<(Ballot, ProposedLayout)>,
+    /// Once one is chosen, whether it is what was wanted. Whoever asked is told when this node goes by it.
+    chosen: Option<bool>,
 }
 
 /// What a proposer does next.
@@ -57,6 +62,9 @@ impl ChooseConversation {
     }
 
     fn next(&self) -> Next {
+        if self.chosen.is_some() {
+            return Next::Wait;
+        }
         if self.has_majority() {
             return match self.proposed {
                 None => Next::Propose,
@@ -104,7 +112,7 @@ impl<S: Storage> Node<S> {
     }
 
     pub(crate) fn promise(&mut self, version: u64, ballot: Ballot) -> LayoutReply {
-        if !self.votes_on(version) {
+        if !self.votes_on(version) || ballot.round > ROUND_MAX {
             return LayoutReply::Told(Box::new(self.latest_layouts().known().clone()));
         }
         let known = self.promised_for(version);
@@ -203,6 +211,7 @@ impl<S: Storage> Node<S> {
         }
         self.survives(&dead)?;
         let wanted = ProposedLayout { layout, dead };
+        self.is_home_to_all(&wanted)?;
         let voters = current.nodes().iter().map(|n| n.id).collect();
         let conversation = ChooseConversation {
             wanted,
@@ -216,16 +225,18 @@ impl<S: Storage> Node<S> {
             agreed: BTreeSet::new(),
             lost: BTreeSet::new(),
             before: None,
+            chosen: None,
         };
         let now = accepted.now;
-        let round = self.promised.as_ref().map_or(0, |p| p.promised.round) + 1;
+        let round = self.promised.as_ref().map_or(0, |p| p.promised.round);
+        let round = round.saturating_add(1).min(ROUND_MAX);
         let id = self.converse(accepted, Kind::Choose(Box::new(conversation)));
         self.prepare(now, id, round, out);
         Ok(())
     }
 
     /// Whether of every partition enough replicas survive these, so that one of them has each acknowledged write: of a majority that took
-    /// part, not all may be gone.
+    /// part, not all may be gone. Nor of a majority within a region, where there is such: that is a local quorum.
     fn survives(&self, dead: &BTreeSet<NodeId>) -> Result<(), Refusal> {
         let current = self.layouts.current();
         for placement in self.buckets.placements() {
@@ -233,16 +244,52 @@ impl<S: Storage> Node<S> {
                 let Some(seats) = placement.writers(partition).next() else {
                     continue;
                 };
-                let gone = seats.iter().filter(|s| dead.contains(&s.node)).count();
-                if gone > seats.len() - (seats.len() / 2 + 1) {
+                let gone = |seats: &[Seat]| seats.iter().filter(|s| dead.contains(&s.node)).count();
+                let regions: BTreeSet<u16> = seats.iter().map(|s| s.region).collect();
+                let of = |region: u16| -> Vec<Seat> {
+                    let seats = seats.iter().filter(|s| s.region == region);
+                    seats.copied().collect()
+                };
+                let n = seats.len();
+                let mut lost = (gone(seats) > n - (n / 2 + 1)).then(|| (gone(seats), n));
+                for seats in regions.into_iter().map(of).filter(|s| s.len() > 1) {
+                    let n = seats.len();
+                    let gone = gone(&seats);
+                    lost = lost.or((gone > n / 2).then_some((gone, n)));
+                }
+                if let Some((gone, n)) = lost {
                     return Err(Refusal::Impossible(format!(
-                        "{gone} of the {} replicas of partition {} would be gone, and with them writes that were acknowledged: \
-                         bring one of them back first",
-                        seats.len(),
+                        "{gone} of {n} replicas of partition {} would be gone, and with them writes that were acknowledged: bring one of \
+                         them back first",
                         partition.0
                     )));
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Whether a layout has replicas for every partition of every bucket, and this node may go by it at once.
+    fn is_home_to_all(&self, wanted: &ProposedLayout) -> Result<(), Refusal> {
+        let then = Layouts::only(wanted.layout.clone());
+        for placement in self.buckets.placements() {
+            let under = placement.under(&then, self.config.me);
+            let homeless = (0..then.partitions()).map(Partition);
+            let mut homeless = homeless.filter(|p| under.primaries(*p).is_empty());
+            if homeless.next().is_some() {
+                let names = self.buckets.named(placement.set()).join(", ");
+                return Err(Refusal::Impossible(format!(
+                    "no node of this layout may hold the data of {names}, whose regions it does not have: keep a node in one of \
+                     these regions, or drop what is there first"
+                )));
+            }
+        }
+        if self.is_clearing_for(&then) {
+            return Err(Refusal::Conflict(
+                "this node still removes what an earlier change moved elsewhere, some of which it would hold again: try again in a \
+                 moment"
+                    .to_owned(),
+            ));
         }
         Ok(())
     }
@@ -339,15 +386,17 @@ impl<S: Storage> Node<S> {
                     let unmet = choose.unmet(false);
                     return self.finish(id, unmet, out);
                 }
-                return self.prepare(now, id, by.round + 1, out);
+                let round = by.round.saturating_add(1).min(ROUND_MAX);
+                return self.prepare(now, id, round, out);
             }
             LayoutReply::Told(told) => {
                 let version = choose.wanted.layout.version();
-                let newest = told
-                    .next
-                    .map_or(told.current.version(), |c| c.chosen.layout.version());
-                if newest >= version {
-                    return self.finish(id, overtaken(version), out);
+                let next = told.next.as_ref().map(|c| &c.chosen.layout);
+                let newest = next.unwrap_or(&told.current);
+                if newest.version() >= version && choose.chosen.is_none() {
+                    // Another had it chosen, which may be the very same: that was proposed before, and taken up.
+                    choose.chosen = Some(*newest == choose.wanted.layout);
+                    return self.tell_chosen(out);
                 }
                 choose.lost(from);
             }
@@ -392,18 +441,42 @@ impl<S: Storage> Node<S> {
                 let Some(chosen) = choose.proposed.take() else {
                     return;
                 };
+                choose.chosen = Some(chosen == choose.wanted);
                 let version = chosen.layout.version();
-                let is_mine = chosen == choose.wanted;
                 if self.layouts.current().version() + 1 == version {
+                    // Whoever voted for it is told at once: it is known to several then, whatever becomes of this node.
                     let known = self.layouts.with_next(chosen);
+                    for node in self.up_peers() {
+                        self.send_layouts(node, &known, out);
+                    }
                     self.take_layouts(&known, out);
                 }
+                self.tell_chosen(out);
+            }
+        }
+    }
+
+    /// Whoever asked for a layout is told what was chosen, once this node goes by it: then it is on disk here, and stays.
+    pub(crate) fn tell_chosen(&mut self, out: &mut Vec<Output>) {
+        let known = self.layouts.version();
+        let done: Vec<(RequestId, Answer)> = self
+            .conversations
+            .iter()
+            .filter_map(|(id, conversation)| {
+                let Kind::Choose(choose) = &conversation.kind else {
+                    return None;
+                };
+                let version = choose.wanted.layout.version();
+                let is_mine = choose.chosen.filter(|_| version <= known)?;
                 let answer = match is_mine {
                     true => Answer::Applied(version),
                     false => overtaken(version),
                 };
-                self.finish(id, answer, out);
-            }
+                Some((*id, answer))
+            })
+            .collect();
+        for (id, answer) in done {
+            self.finish(id, answer, out);
         }
     }
 

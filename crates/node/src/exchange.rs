@@ -406,7 +406,8 @@ impl<S: Storage> Node<S> {
                 None => self.complete(now, &exchange, out),
             };
         }
-        if exchange.seen.is_none() {
+        // Who keeps a vnode learns what is removed from those who leave it, too: or nobody would know, and nobody vote for it.
+        if exchange.seen.is_none() && !self.is_to_be_filled_from(vnode, peer) {
             return self.complete(now, &exchange, out);
         }
         self.ask_evidence(now, exchange, None, out);

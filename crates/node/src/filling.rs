@@ -10,8 +10,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate_protocol::{RequestId, VnodeId};
-use quorate_ring::NodeId;
+use quorate_protocol::{LiveLayouts, RequestId, VnodeId};
+use quorate_ring::{NodeId, ReplicaSetId};
 use quorate_storage::{Storage, Ticket};
 
 use crate::api::Output;
@@ -24,6 +24,10 @@ use crate::time::Time;
 pub(crate) struct Filling {
     /// What takes effect once it is on disk.
     pub(crate) coming: Option<(Ticket, Layouts)>,
+    /// What was told, and waits until what is left of earlier changes is gone.
+    pub(crate) postponed: Option<LiveLayouts>,
+    /// Whether what comes is this node's own contribution, that nobody else knows.
+    pub(crate) has_news: bool,
     /// The nodes that are known to know the latest layout.
     sealed: BTreeSet<NodeId>,
     /// What their tables were asked for as.
@@ -46,6 +50,14 @@ impl Filling {
 }
 
 impl<S: Storage> Node<S> {
+    /// Whether a vnode of this node has yet to be filled from another for the layout that is to be complete.
+    pub(crate) fn is_to_be_filled_from(&mut self, vnode: VnodeId, peer: NodeId) -> bool {
+        let sources = self.sources(vnode);
+        let version = self.layouts.version();
+        sources.is_some_and(|all| all.contains(&peer))
+            && matches!(self.replica.vnode(vnode), Ok(v) if !v.is_synced(version))
+    }
+
     /// Whom a vnode of this node is to be filled from, for the layout that is to be complete; `None` if there is no such, or if it has no such
     /// vnode.
     fn sources(&self, vnode: VnodeId) -> Option<BTreeSet<NodeId>> {
@@ -74,8 +86,23 @@ impl<S: Storage> Node<S> {
     pub(crate) fn begin_filling(&mut self) {
         self.filling.begin();
         self.replica.newcomers.clear();
+        self.fill(|_| true);
+    }
+
+    /// A replica set is new here, in the middle of a change: as others may have had it from before, its vnodes are filled too; but not if this
+    /// node has said that it has all. Then whoever had it made it known to a quorum of the new layout.
+    pub(crate) fn fill_set(&mut self, set: ReplicaSetId) {
+        let me = self.config.me;
+        let has_synced = self.layouts.change().is_none_or(|c| c.synced.contains(&me));
+        if !has_synced {
+            self.fill(|vnode| vnode.set == set);
+            self.exchange_soon(|vnode, _| vnode.set == set);
+        }
+    }
+
+    fn fill(&mut self, which: impl Fn(VnodeId) -> bool) {
         let version = self.layouts.version();
-        for vnode in self.own_vnodes() {
+        for vnode in self.own_vnodes().into_iter().filter(|v| which(*v)) {
             let Some(sources) = self.sources(vnode) else {
                 continue;
             };
@@ -166,6 +193,7 @@ impl<S: Storage> Node<S> {
         }
         let has_synced = self.has_synced();
         if let Some(known) = self.layouts.with_own(self.config.me, has_synced) {
+            self.filling.has_news = true;
             self.take_layouts(&known, out);
         }
     }

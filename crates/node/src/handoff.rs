@@ -5,7 +5,7 @@
 //! that it is on disk there, and only if it has not changed since it was read: else it is sent again. Where that has got to is
 //! kept nowhere: what is still here is still to be handed over, and a restart of either side begins again with that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -52,6 +52,8 @@ struct Progress {
     not_before: Time,
     /// The last pause after a refusal; zero after none.
     backoff: Duration,
+    /// Whether one was sent to another than its owner since the first row.
+    readdressed: bool,
 }
 
 /// What is under way.
@@ -62,6 +64,8 @@ pub(crate) struct Handoff {
     rows: BTreeMap<Bytes, RequestId>,
     bytes: usize,
     owners: BTreeMap<NodeId, Progress>,
+    /// Those out of reach of whose hints some may be for others, since the layouts changed; gone through until none is.
+    moved: BTreeSet<NodeId>,
     /// Who had the last slice.
     last: Option<NodeId>,
     /// When the budget allows the next.
@@ -139,7 +143,10 @@ impl<S: Storage> Node<S> {
                 }
                 for hint in hints {
                     bytes += hint.record.len();
-                    self.hand_over(now, owner, hint, out);
+                    progress.readdressed |= self.hand_over(now, owner, hint, out);
+                }
+                if progress.from.is_none() && !std::mem::take(&mut progress.readdressed) {
+                    self.handoff.moved.remove(&owner);
                 }
             }
             // What cannot be read stays, and is tried again.
@@ -162,35 +169,56 @@ impl<S: Storage> Node<S> {
         after.or_else(|| ready().next())
     }
 
-    /// Whether hints of a node can be handed over: it is in reach, or does not come back.
+    /// Whether hints of a node can be handed over: it is in reach, or does not come back, or is no replica of all of them any more.
     fn may_hand_over_for(&self, owner: NodeId) -> bool {
-        self.is_up(owner) || (owner != self.config.me && !self.peers.contains_key(&owner))
+        self.is_up(owner)
+            || self.handoff.moved.contains(&owner)
+            || (owner != self.config.me && !self.peers.contains_key(&owner))
     }
 
-    /// Who is to have a hint: its owner, as long as that is a replica of its key; else any other, from which all get it. `None` while none is in
-    /// reach.
+    /// The layouts are others: what is kept for nodes out of reach may be for others to have.
+    pub(crate) fn hand_over_anew(&mut self) {
+        self.handoff.moved = self.replica.held().keys().copied().collect();
+    }
+
+    /// Who is to have a hint: its owner, if that is to hold the key from here on; else one who is, if possible one by whom reads are answered
+    /// already, from which all get it. An owner that leaves has been asked for what it has by those that come after it, perhaps before this
+    /// reached it. `None` while none is in reach.
     fn heir(&self, key: &HintKey) -> Option<NodeId> {
-        let placement = self.buckets.placement(key.vnode.set)?;
-        if placement.is_seat(key.vnode, key.owner) {
+        if self.is_to_hold(key) {
             return Some(key.owner).filter(|n| self.is_up(*n));
         }
-        let seats = placement.primaries(key.vnode.partition).iter();
-        seats.map(|s| s.node).find(|n| self.is_up(*n))
+        let placement = self.buckets.placement(key.vnode.set)?;
+        let partition = key.vnode.partition;
+        let newest = placement.newest(partition);
+        let is_to_hold = |node: NodeId| newest.iter().any(|seat| seat.node == node);
+        let seats = placement.readers(partition).iter().chain(newest);
+        let mut seats = seats.map(|s| s.node).filter(|n| is_to_hold(*n));
+        seats.find(|n| self.is_up(*n))
     }
 
-    fn hand_over(&mut self, now: Time, owner: NodeId, hint: Hint, out: &mut Vec<Output>) {
+    /// Whether a hint's owner is to hold its key by the latest layout.
+    fn is_to_hold(&self, key: &HintKey) -> bool {
+        let placement = self.buckets.placement(key.vnode.set);
+        let newest = placement.map(|p| p.newest(key.vnode.partition));
+        newest.is_some_and(|seats| seats.iter().any(|s| s.node == key.owner))
+    }
+
+    /// Sends a hint to whoever is to have it, unless that is out of reach. Says whether that is another than its owner.
+    fn hand_over(&mut self, now: Time, owner: NodeId, hint: Hint, out: &mut Vec<Output>) -> bool {
         let Some(key) = HintKey::parse(&hint.row) else {
-            return;
+            return false;
         };
         if self.is_over(&key) {
-            return self.let_go(&hint.row, out);
-        }
-        if self.handoff.rows.contains_key(&hint.row) {
-            return;
+            self.let_go(&hint.row, out);
+            return false;
         }
         let Some(to) = self.heir(&key) else {
-            return;
+            return !self.is_to_hold(&key);
         };
+        if self.handoff.rows.contains_key(&hint.row) {
+            return to != owner;
+        }
         if to != owner {
             out.push(Output::Event(Event::HintReaddressed));
         }
@@ -223,6 +251,7 @@ impl<S: Storage> Node<S> {
             until,
         };
         self.handoff.sent.insert(id, sent);
+        to != owner
     }
 
     /// Whether the life of the hint's bucket is over.

@@ -230,19 +230,31 @@ impl Layouts {
     }
 }
 
-/// What is on disk of layouts; at the first start, and where that is behind, the layout that the driver was given.
+/// What is on disk of layouts; at the first start, the layout that the driver was given: the first of all, or a later one that this node is
+/// not in. By another it would believe to be filled.
 ///
 /// # Errors
-/// A sentence, if it cannot be read, or is of another cluster.
-pub(crate) fn load(storage: &impl Storage, given: Layout) -> Result<Layouts, String> {
-    let given = Layouts::only(given);
+/// A sentence, if it cannot be read, is of another cluster, or may not be believed.
+pub(crate) fn load(storage: &impl Storage, given: Layout, me: NodeId) -> Result<Layouts, String> {
+    let is_later = given.version() > 1 && given.node(me).is_some();
+    let (version, given) = (given.version(), Layouts::only(given));
     let row = storage.get(Family::Meta, keys::LAYOUTS);
     let Some(row) = row.map_err(|e| e.to_string())? else {
-        return Ok(given);
+        return match is_later {
+            false => Ok(given),
+            true => Err(format!(
+                "the data directory is empty, and by layout version {version}, with which this node is started, it holds data: start it \
+                 with the layout that its cluster began with, or with one that it is not in, and it is told what is so now"
+            )),
+        };
     };
     let unsound = |why: Unsound| format!("the stored layouts make no sense: {why:?}");
     let stored = Layouts::new(LiveLayouts::decode(&row)?).map_err(unsound)?;
-    stored.joined(given.known()).map_err(unsound)
+    let (ours, theirs) = (stored.current(), given.current());
+    if ours.cluster() != theirs.cluster() || ours.partitions() != theirs.partitions() {
+        return Err(unsound(Unsound::Foreign));
+    }
+    Ok(stored)
 }
 
 /// The layout by which reads are answered, as JSON.

@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use quorate_causal::Record;
 use quorate_protocol::VnodeId;
+use quorate_ring::ReplicaSetId;
 use quorate_storage::{Batch, Family, Storage, StorageError};
 
 use crate::api::{Event, Output};
@@ -64,9 +65,10 @@ impl<S: Storage> Node<S> {
             return; // It is tried again after the next start.
         };
         for vnode in stored {
-            // Of a replica set that no bucket has any more nothing is known.
-            let is_known = self.buckets.placement(vnode.set).is_some();
-            if is_known && !self.is_seat(vnode) && self.filling.leftovers.insert(vnode) {
+            // Of a replica set that no bucket has any more nothing is known. And what no node at all would hold stays where it is.
+            let placement = self.buckets.placement(vnode.set);
+            let is_elsewhere = placement.is_some_and(|p| !p.primaries(vnode.partition).is_empty());
+            if is_elsewhere && !self.is_seat(vnode) && self.filling.leftovers.insert(vnode) {
                 self.jobs.clear(DropJob::new(vnode));
             }
         }
@@ -75,11 +77,13 @@ impl<S: Storage> Node<S> {
     /// Whether a layout would have this node hold a vnode of which something is left from before.
     pub(crate) fn is_clearing_for(&self, layouts: &Layouts) -> bool {
         let me = self.config.me;
-        let mut leftovers = self.filling.leftovers.iter();
-        leftovers.any(|vnode| {
-            let placement = self.buckets.placement(vnode.set);
+        let leftovers = &self.filling.leftovers;
+        let sets: BTreeSet<ReplicaSetId> = leftovers.iter().map(|vnode| vnode.set).collect();
+        sets.into_iter().any(|set| {
+            let placement = self.buckets.placement(set);
             let placement = placement.map(|p| p.under(layouts, me));
-            placement.is_some_and(|p: Placement| p.is_seat(*vnode, me))
+            let mut of_set = leftovers.iter().filter(|vnode| vnode.set == set);
+            placement.is_some_and(|p: Placement| of_set.any(|vnode| p.is_seat(*vnode, me)))
         })
     }
 
@@ -115,6 +119,9 @@ impl<S: Storage> Node<S> {
         if is_at_rows && !more {
             self.filling.leftovers.remove(&vnode);
             out.push(Output::Event(Event::VnodeDropped));
+            if let Some(told) = self.filling.postponed.take() {
+                self.take_layouts(&told, out);
+            }
         }
         more
     }

@@ -8,7 +8,8 @@
 //!
 //! Stores tell their numbers once a second and whenever nodes meet. After a start a node is *unverified* until half of the others,
 //! rounded up, have told what they remember of it: to ask all would keep it out while any node is down, and since all
-//! hear of all numbers within a second, one that hears is enough to know of anything older.
+//! hear of all numbers within a second, one that hears is enough to know of anything older. Those are asked that are in the layout
+//! without a live predecessor; and who is verified stays so until the next start.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -64,8 +65,12 @@ pub(crate) struct Lineage {
     on_its_way: VecDeque<(Ticket, u64)>,
     /// How often state was lost.
     losses: u64,
+    /// Who is asked; `None` where nobody tells what it remembers.
+    witnesses: Option<BTreeSet<NodeId>>,
     /// Who has told what it remembers.
     heard: BTreeSet<NodeId>,
+    /// Whether enough of them have. Once so, it stays so: whoever joins later knows nothing of what was before.
+    is_verified: bool,
     witnessed: BTreeMap<NodeId, Witnessed>,
 }
 
@@ -99,7 +104,9 @@ impl Lineage {
             durable: commits,
             on_its_way: VecDeque::new(),
             losses,
+            witnesses: None,
             heard: BTreeSet::new(),
+            is_verified: true,
             witnessed,
         })
     }
@@ -168,6 +175,7 @@ impl Lineage {
     /// the batch notes that, and it returns true.
     pub(crate) fn remembered(&mut self, by: NodeId, before: u64, batch: &mut Batch) -> bool {
         self.heard.insert(by);
+        self.verify();
         if before <= self.base {
             return false;
         }
@@ -187,9 +195,25 @@ impl Lineage {
         batch.put(Family::Meta, keys::COMMITS, row);
     }
 
-    /// Whether enough of `others` have told what they remember.
-    pub(crate) fn is_verified(&self, others: usize) -> bool {
-        self.heard.len() >= others.div_ceil(2)
+    /// These are asked what they remember of this node.
+    pub(crate) fn ask(&mut self, witnesses: BTreeSet<NodeId>) {
+        if self.witnesses.is_none() {
+            self.is_verified = false;
+        }
+        self.witnesses = Some(witnesses);
+        self.verify();
+    }
+
+    fn verify(&mut self) {
+        if let Some(all) = &self.witnesses {
+            let heard = all.iter().filter(|node| self.heard.contains(node));
+            self.is_verified |= heard.count() >= all.len().div_ceil(2);
+        }
+    }
+
+    /// Whether half of those that are asked, rounded up, have told what they remember; or nobody is asked.
+    pub(crate) fn is_verified(&self) -> bool {
+        self.is_verified
     }
 }
 
@@ -237,12 +261,16 @@ mod tests {
             lineage.remembered(peer, before, batch)
         };
         let (mut storage, mut lineage) = open(&disk, 1);
-        assert!(!lineage.is_verified(2));
+        lineage.ask([peer, NodeId(3)].into());
+        assert!(!lineage.is_verified());
         for _ in 0..5 {
             write(&mut storage, &disk, &mut lineage);
         }
         assert!(!told(&mut lineage, &mut Batch::new()));
-        assert!(lineage.is_verified(2) && !lineage.is_verified(3));
+        assert!(lineage.is_verified());
+        // Those that join do not make a stranger of it.
+        lineage.ask((2..9).map(NodeId).collect());
+        assert!(lineage.is_verified());
         let copy = disk.copy();
         for _ in 0..5 {
             write(&mut storage, &disk, &mut lineage);

@@ -44,12 +44,12 @@ impl<S: Storage> Node<S> {
                 }
                 // What were stored here nobody would ever find.
                 if !is_rightly_asked {
+                    // It may know of a bucket that this node has not heard of.
+                    self.compare(from, out);
                     // One who does not know yet that the layout before is retired asks by it rightly.
                     if self.layouts.current().version() > 1 {
                         return self.turn_away(from, id, out);
                     }
-                    // Or it knows of a bucket that this node has not heard of.
-                    self.compare(from, out);
                     let refused = ReplicaReply::Refused(Refusal::Malformed(
                         "this node is no replica of that partition for that replica set, or is one where it is asked what \
                          it keeps for them"
@@ -336,6 +336,8 @@ impl<S: Storage> Node<S> {
                 }
             }
         }
+        let target = write.target.clone();
+        write.lose_the_dead(&target);
         for node in out_of_reach {
             self.stand_in(now, id, node, out);
         }
@@ -524,6 +526,21 @@ impl<S: Storage> Node<S> {
 
     /// A node is out of reach: nobody waits for it any longer.
     pub(crate) fn on_down(&mut self, now: Time, node: NodeId, out: &mut Vec<Output>) {
+        self.lose_peer(now, node, out);
+        let ids: Vec<RequestId> = self.conversations.keys().copied().collect();
+        for id in ids {
+            if let Some(Kind::Forward(forward)) =
+                self.conversations.get_mut(&id).map(|c| &mut c.kind)
+                && forward.is_at(node)
+            {
+                let step = forward.lost(node);
+                self.step_forward(now, id, step, out);
+            }
+        }
+    }
+
+    /// A node is none that replicates for now: it is out of reach, or in no layout any more. What was passed on to it is left there.
+    pub(crate) fn lose_peer(&mut self, now: Time, node: NodeId, out: &mut Vec<Output>) {
         match self.peers.get_mut(&node) {
             Some(peer) if peer.up => {
                 peer.up = false;
@@ -574,12 +591,7 @@ impl<S: Storage> Node<S> {
                     status.lost(node);
                     self.step_status(id, out);
                 }
-                Kind::Forward(forward) => {
-                    if forward.is_at(node) {
-                        let step = forward.lost(node);
-                        self.step_forward(now, id, step, out);
-                    }
-                }
+                Kind::Forward(_) => {}
             }
         }
     }

@@ -36,6 +36,7 @@ use crate::layouts::{self, Layouts};
 use crate::list::{ListConversation, ScanConversation};
 use crate::ranking::{Distance, Standing};
 use crate::read::ReadConversation;
+use crate::relocation::witnesses;
 use crate::repairs::Repairs;
 use crate::replica::{Replica, Write, Written};
 use crate::status::StatusConversation;
@@ -219,7 +220,7 @@ impl<S: Storage> Node<S> {
     /// # Errors
     /// A sentence, if the bucket defaults make no replica set, or what is stored of layouts or buckets cannot be read.
     pub fn new(config: Config, layout: Layout, storage: S, seed: [u8; 32]) -> Result<Self, String> {
-        let layouts = layouts::load(&storage, layout)?;
+        let layouts = layouts::load(&storage, layout, config.me)?;
         let buckets = Buckets::load(&config, &layouts, &storage)?;
         let promised = choose::load(&storage)?;
         let mut rng = ChaCha12Rng::from_seed(seed);
@@ -230,8 +231,7 @@ impl<S: Storage> Node<S> {
         let mut replica = Replica::new(storage, ChaCha12Rng::from_seed(replica_seed))
             .map_err(|e| e.to_string())?;
         if config.upkeep {
-            let others = layouts.nodes().into_iter().filter(|n| *n != config.me);
-            replica.ask_others(others.count());
+            replica.ask_others(witnesses(&layouts, config.me));
         }
         if config.unclean {
             replica.lost_some();
@@ -279,6 +279,7 @@ impl<S: Storage> Node<S> {
         node.replica.load_pending().map_err(|e| e.to_string())?;
         node.begin_filling();
         node.clear_leftovers();
+        node.hand_over_anew();
         Ok(node)
     }
 
@@ -406,12 +407,16 @@ impl<S: Storage> Node<S> {
         if self.draining {
             return Err("closing".to_owned());
         }
-        let nodes = self.peers.len() + 1;
-        let up = self.peers.values().filter(|p| p.up).count() + 1;
-        if up < nodes / 2 + 1 {
-            return Err(format!(
-                "in reach of {up} of {nodes} nodes, itself included"
-            ));
+        // Of each layout by itself. Those that join do not take away what is there.
+        for layout in self.layouts.writing() {
+            let nodes = layout.nodes();
+            let up = nodes.iter().filter(|n| self.is_up(n.id)).count();
+            if up < nodes.len() / 2 + 1 {
+                return Err(format!(
+                    "in reach of {up} of {} nodes, itself included",
+                    nodes.len()
+                ));
+            }
         }
         Ok(())
     }

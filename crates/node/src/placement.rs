@@ -116,6 +116,20 @@ impl Placement {
             .chain(arc.writing.iter().map(Vec::as_slice))
     }
 
+    /// Those replicas of any live layout that are gone for good.
+    pub(crate) fn dead(&self, partition: Partition) -> impl Iterator<Item = NodeId> {
+        let arc = self.arc(partition);
+        let all = arc.writing.iter().flatten();
+        let dead = all.filter(|seat| !arc.seats.iter().any(|s| s.node == seat.node));
+        dead.map(|seat| seat.node)
+    }
+
+    /// The replicas by the latest layout.
+    pub(crate) fn newest(&self, partition: Partition) -> &[Seat] {
+        let arc = self.arc(partition);
+        arc.writing.last().unwrap_or(&arc.seats)
+    }
+
     /// Whether of whoever took part in a write by a majority, under any live layout, one is among these, or is `me`.
     pub(crate) fn covers(
         &self,

@@ -32,8 +32,19 @@ impl<S: Storage> Node<S> {
     /// Tells a node what is known here; it tells what it knows.
     pub(crate) fn tell_layouts(&mut self, node: NodeId, out: &mut Vec<Output>) {
         self.filling.telling.insert(node, self.now);
+        let known = self.layouts.known().clone();
+        self.send_layouts(node, &known, out);
+    }
+
+    /// Tells a node of layouts.
+    pub(crate) fn send_layouts(
+        &mut self,
+        node: NodeId,
+        known: &LiveLayouts,
+        out: &mut Vec<Output>,
+    ) {
         let id = self.fresh_id();
-        let told = LayoutRequest::Tell(Box::new(self.layouts.known().clone()));
+        let told = LayoutRequest::Tell(Box::new(known.clone()));
         let request = ReplicaRequest::Layout(Box::new(told));
         let message = Message::Replica(id, self.upkeep_header(), request);
         out.push(Output::Send(node, message));
@@ -102,7 +113,8 @@ impl<S: Storage> Node<S> {
             Err(_) => return out.push(Output::Event(Event::LayoutsUnsound)),
         };
         if self.is_clearing_for(&joined) {
-            return; // It is told again.
+            self.filling.postponed = Some(told.clone());
+            return;
         }
         let mut batch = Batch::new();
         batch.put(Family::Meta, keys::LAYOUTS, joined.known().encode());
@@ -129,6 +141,7 @@ impl<S: Storage> Node<S> {
         let reads_move = is.reading().version() > was.reading().version();
         // One that goes from a layout to the next but one has not been there when data moved in between.
         let has_missed = is.current().version() > was.version();
+        let has_news = std::mem::take(&mut self.filling.has_news);
         if reads_move {
             out.push(Output::Event(Event::LayoutComplete));
         }
@@ -136,7 +149,11 @@ impl<S: Storage> Node<S> {
             out.push(Output::Event(Event::LayoutRetired));
         }
         if !has_begun && !has_ended && !reads_move {
-            return self.tell_all_layouts(out);
+            // Only what is this node's own: what others have to say they tell, and who missed it says so in its hello.
+            if has_news {
+                self.tell_all_layouts(out);
+            }
+            return;
         }
         if has_begun {
             out.push(Output::Event(Event::LayoutBegun));
@@ -147,7 +164,7 @@ impl<S: Storage> Node<S> {
         }
         self.described = crate::layouts::describe(&self.layouts);
         self.buckets.relocate(&self.layouts);
-        self.meet_peers(now, out);
+        self.meet_peers();
         if has_missed {
             self.replica.lost_some();
             self.replica.lost();
@@ -164,8 +181,11 @@ impl<S: Storage> Node<S> {
             placement.is_some_and(|p| p.is_seat(vnode, me))
         });
         self.clear_leftovers();
+        self.hand_over_anew();
         self.tell_all_layouts(out);
         self.go_on_elsewhere(now, reads_move, out);
+        self.part_from_peers(now, out);
+        self.tell_chosen(out);
         self.on_local(now, out);
     }
 
@@ -176,15 +196,9 @@ impl<S: Storage> Node<S> {
     }
 
     /// The other nodes are those of the layouts that are live now.
-    fn meet_peers(&mut self, now: Time, out: &mut Vec<Output>) {
+    fn meet_peers(&mut self) {
         let me = self.config.me;
-        let all: BTreeSet<NodeId> = self.layouts.nodes().into_iter().collect();
-        let gone: Vec<NodeId> = self.peers.keys().copied().collect();
-        for node in gone.into_iter().filter(|n| !all.contains(n)) {
-            self.on_down(now, node, out);
-            self.peers.remove(&node);
-        }
-        for node in all.into_iter().filter(|n| *n != me) {
+        for node in self.layouts.nodes().into_iter().filter(|n| *n != me) {
             let distance = Distance::between(&self.layouts, me, node);
             let up = self.reachable.contains(&node);
             self.peers.entry(node).or_insert_with(|| Peer {
@@ -193,7 +207,17 @@ impl<S: Storage> Node<S> {
             });
         }
         if self.config.upkeep {
-            self.replica.ask_others(self.peers.len());
+            self.replica.ask_others(witnesses(&self.layouts, me));
+        }
+    }
+
+    /// Those that are in no layout any more are no replicas of anything. What they are asked to coordinate goes on.
+    fn part_from_peers(&mut self, now: Time, out: &mut Vec<Output>) {
+        let all: BTreeSet<NodeId> = self.layouts.nodes().into_iter().collect();
+        let gone: Vec<NodeId> = self.peers.keys().copied().collect();
+        for node in gone.into_iter().filter(|n| !all.contains(n)) {
+            self.lose_peer(now, node, out);
+            self.peers.remove(&node);
         }
     }
 
@@ -247,6 +271,7 @@ impl<S: Storage> Node<S> {
         let Some(Kind::Write(write)) = self.conversations.get_mut(&id).map(|c| &mut c.kind) else {
             return;
         };
+        write.lose_the_dead(&target);
         write.target = target;
         write.terms = terms;
         if write.written.is_none() {
@@ -570,4 +595,10 @@ impl<S: Storage> Node<S> {
     pub fn layouts(&self) -> &LiveLayouts {
         self.layouts.known()
     }
+}
+
+/// Who is asked what it remembers of this node: those of the layout that has no live predecessor. Others may never have heard of it.
+pub(crate) fn witnesses(layouts: &Layouts, me: NodeId) -> BTreeSet<NodeId> {
+    let nodes = layouts.current().nodes().iter().map(|n| n.id);
+    nodes.filter(|n| *n != me).collect()
 }

@@ -91,8 +91,6 @@ pub(crate) struct Replica<S, W> {
     pub(crate) lineage: Lineage,
     /// Vnodes that are here only since the last layout, and not filled yet from the replicas of the one before.
     pub(crate) newcomers: BTreeSet<VnodeId>,
-    /// How many other nodes there are; `None` where nobody tells what it remembers, as nobody is asked.
-    others: Option<usize>,
     /// Values that were kept out, to be judged.
     pub(crate) late: BTreeMap<(VnodeId, BucketId, Bytes), BTreeSet<Dot>>,
     rng: ChaCha12Rng,
@@ -145,7 +143,6 @@ impl<S: Storage, W> Replica<S, W> {
             filter: None,
             lineage,
             newcomers: BTreeSet::new(),
-            others: None,
             late: BTreeMap::new(),
             rng,
             last: Ticket(0),
@@ -279,15 +276,14 @@ impl<S: Storage, W> Replica<S, W> {
         }
     }
 
-    /// So many other nodes are asked what they remember of this one.
-    pub(crate) fn ask_others(&mut self, others: usize) {
-        self.others = Some(others);
+    /// These other nodes are asked what they remember of this one.
+    pub(crate) fn ask_others(&mut self, witnesses: BTreeSet<NodeId>) {
+        self.lineage.ask(witnesses);
     }
 
     /// Whether enough others have told what they remember of this node.
     pub(crate) fn is_verified(&self) -> bool {
-        self.others
-            .is_none_or(|others| self.lineage.is_verified(others))
+        self.lineage.is_verified()
     }
 
     /// What is stored under the key of a record, dead or not.

@@ -162,6 +162,14 @@ impl WriteConversation {
         self.heard.entry(node).or_insert(None);
     }
 
+    /// Those replicas that are gone for good are asked nothing, and count as lost.
+    pub(crate) fn lose_the_dead(&mut self, target: &Target) {
+        let placement = &target.policy.placement;
+        for node in placement.dead(target.vnode.partition) {
+            self.lost(node);
+        }
+    }
+
     pub(crate) fn verdict(&self) -> Verdict {
         let lost = |n: NodeId| self.heard.get(&n) == Some(&None);
         let has = |n: NodeId| self.has_taken(n);

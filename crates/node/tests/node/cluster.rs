@@ -60,6 +60,19 @@ pub(crate) struct Cluster {
     names: Names,
 }
 
+/// How a node is described in a layout.
+pub(crate) fn node_spec(i: usize, region: &str) -> NodeSpec {
+    NodeSpec {
+        id: NodeId(i as u64),
+        name: format!("n{i}"),
+        region: region.to_owned(),
+        zone: format!("zone-{i}"),
+        weight: 1,
+        quic: format!("n{i}:1"),
+        http: format!("n{i}:2"),
+    }
+}
+
 /// Short names for long random numbers, in the order in which they turn up.
 #[derive(Default)]
 struct Names {
@@ -80,30 +93,30 @@ impl Cluster {
     }
 
     pub(crate) fn with(regions: &[&str], defaults: BucketDefaults, limits: Limits) -> Self {
-        Cluster::made(regions, defaults, limits, false)
+        Cluster::made(regions, regions.len(), defaults, limits, false)
     }
 
     /// Nodes that also do upkeep.
     pub(crate) fn tended(nodes: usize, limits: Limits) -> Self {
-        let regions = vec!["here"; nodes];
-        Cluster::made(&regions, BucketDefaults::default(), limits, true)
+        Cluster::with_spares(&vec!["here"; nodes], nodes, limits)
     }
 
-    fn made(regions: &[&str], defaults: BucketDefaults, limits: Limits, upkeep: bool) -> Self {
+    /// The same for each of these regions, of which only the first so many are in the layout.
+    pub(crate) fn with_spares(regions: &[&str], members: usize, limits: Limits) -> Self {
+        Cluster::made(regions, members, BucketDefaults::default(), limits, true)
+    }
+
+    fn made(
+        regions: &[&str],
+        members: usize,
+        defaults: BucketDefaults,
+        limits: Limits,
+        upkeep: bool,
+    ) -> Self {
         let spec = LayoutSpec {
             partitions: 8,
             replicas: 3,
-            nodes: (0..regions.len())
-                .map(|i| NodeSpec {
-                    id: NodeId(i as u64),
-                    name: format!("n{i}"),
-                    region: regions[i].to_owned(),
-                    zone: format!("zone-{i}"),
-                    weight: 1,
-                    quic: format!("n{i}:1"),
-                    http: format!("n{i}:2"),
-                })
-                .collect(),
+            nodes: (0..members).map(|i| node_spec(i, regions[i])).collect(),
         };
         let mut cluster = Cluster {
             layout: Layout::first(ClusterId(1), spec).expect("a sound layout"),
@@ -157,6 +170,18 @@ impl Cluster {
         self.node_on(&self.disks[i], i, seed, unclean)
     }
 
+    /// How a node is configured.
+    pub(crate) fn config(&self, i: usize, unclean: bool) -> Config {
+        Config {
+            me: NodeId(i as u64),
+            secret: ContextKey::new(&SECRET),
+            defaults: self.defaults.clone(),
+            limits: self.limits.clone(),
+            upkeep: self.upkeep,
+            unclean,
+        }
+    }
+
     fn node_on(
         &self,
         disk: &MemoryDisk,
@@ -164,14 +189,7 @@ impl Cluster {
         seed: [u8; 32],
         unclean: bool,
     ) -> Node<MemoryStorage> {
-        let config = Config {
-            me: NodeId(i as u64),
-            secret: ContextKey::new(&SECRET),
-            defaults: self.defaults.clone(),
-            limits: self.limits.clone(),
-            upkeep: self.upkeep,
-            unclean,
-        };
+        let config = self.config(i, unclean);
         Node::new(config, self.layout.clone(), disk.open(), seed).expect("a sound node")
     }
 

@@ -16,6 +16,7 @@ mod fairness;
 mod golden;
 mod hints;
 mod interleavings;
+mod layouts;
 mod listing;
 mod operations;
 mod reads;
