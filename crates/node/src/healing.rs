@@ -135,7 +135,8 @@ impl<S: Storage, W> Replica<S, W> {
         let record = self.load(asked.vnode, asked.bucket, &asked.key)?;
         let residue = self.residue_of(asked.vnode, asked.bucket, &asked.key);
         let residue = residue.cloned().unwrap_or_default();
-        let own = self.vnode(asked.vnode)?.clock();
+        let clocks = self.vnode(asked.vnode)?;
+        let (own, seen) = (clocks.clock(), clocks.seen());
         let vote = |(actor, counter): &(u128, u64)| {
             let dot = Dot {
                 actor: Actor(*actor),
@@ -150,6 +151,8 @@ impl<S: Storage, W> Replica<S, W> {
                 Vote::Removed
             } else if intact && own.contains(dot) {
                 Vote::Lacks
+            } else if intact && seen.contains(dot) {
+                Vote::FilledWithout
             } else {
                 Vote::Abstain
             }

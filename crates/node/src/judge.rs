@@ -71,6 +71,8 @@ fn verdict(votes: &[Option<Vote>]) -> Verdict {
         count(Vote::LiveUnsure),
         count(Vote::Lacks),
     );
+    // It may have been filled by one that had lost the value without a word, so it is heard only where nobody sound holds it.
+    let filled_without = count(Vote::FilledWithout);
     let majority = votes.len() / 2 + 1;
     if count(Vote::Removed) > 0 {
         Verdict::Remove
@@ -82,7 +84,7 @@ fn verdict(votes: &[Option<Vote>]) -> Verdict {
         }
     } else if unheard > 0 {
         Verdict::Undecided
-    } else if lacks > 0 {
+    } else if lacks + filled_without > 0 {
         Verdict::Remove
     } else if unsure > 0 {
         Verdict::Keep
@@ -356,7 +358,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_judged_by_those_who_would_know() {
-        use Vote::{Abstain, Lacks, Live, LiveUnsure, Removed};
+        use Vote::{Abstain, FilledWithout, Lacks, Live, LiveUnsure, Removed};
         let judged = |votes: &[Option<Vote>]| verdict(votes);
         // Evidence anywhere.
         assert_eq!(
@@ -390,6 +392,16 @@ mod tests {
         );
         assert_eq!(
             judged(&[Some(LiveUnsure), Some(Abstain), Some(Abstain)]),
+            Verdict::Keep
+        );
+        // All who had seen its removal have left; those in their places know it from them.
+        assert_eq!(
+            judged(&[Some(LiveUnsure), Some(FilledWithout), Some(Abstain)]),
+            Verdict::Remove
+        );
+        // But where one that is sound holds it they may have been filled by one that had lost it.
+        assert_eq!(
+            judged(&[Some(Live), Some(FilledWithout), Some(FilledWithout)]),
             Verdict::Keep
         );
         // Ties keep.

@@ -248,4 +248,6 @@ pub enum Vote {
     Lacks,
     /// It was never here, or this replica cannot say.
     Abstain,
+    /// It never was here, and those from which this replica was filled had seen it and did not have it any more.
+    FilledWithout,
 }

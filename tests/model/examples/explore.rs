@@ -5,7 +5,7 @@
 //!     contexts=any apart=exchanges,rounds without=WritesPassRefill seconds=60 threads=2
 //! ```
 //!
-//! Each word may be left out; the defaults are `writes=2 puts=2 at-most=1 contexts=fresh order=breadth seconds=600 threads=1`, all faults, nothing
+//! Each word may be left out; the defaults are `writes=2 puts=2 moves=0 at-most=1 contexts=fresh order=breadth seconds=600 threads=1`, all faults, nothing
 //! apart and no rule taken out. `order=depth` takes a tenth of the memory; its counter-examples are not the shortest.
 
 use std::time::Duration;
@@ -35,6 +35,7 @@ fn run() -> Result<(), String> {
         match name {
             "writes" => bounds.writes = (number()? as usize).min(MAX_WRITES),
             "puts" => bounds.puts = number()?,
+            "moves" => bounds.moves = number()?.min(9) as u8,
             "at-most" => bounds.faults_max = number()?,
             "seconds" => seconds = number()?,
             "threads" => threads = number()?,

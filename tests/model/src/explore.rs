@@ -38,6 +38,8 @@ pub struct Bounds {
     pub faults: Vec<Fault>,
     /// At most so many of them in one run.
     pub faults_max: u32,
+    /// How often a replica may be moved to another node.
+    pub moves: u8,
     /// What clients have read.
     pub contexts: Contexts,
     /// What takes several steps.
@@ -158,6 +160,11 @@ pub enum Step {
         /// Who.
         at: usize,
     },
+    /// It goes to another node.
+    Move {
+        /// Which.
+        at: usize,
+    },
 }
 
 /// All pairs, in both orders.
@@ -172,6 +179,7 @@ impl Bounds {
             puts: 2,
             faults: Fault::ALL.to_vec(),
             faults_max: 1,
+            moves: 0,
             contexts: Contexts::Fresh,
             apart: Apart::default(),
             rules: Rules::default(),
@@ -204,10 +212,16 @@ impl Bounds {
         judge(world, self.rules)
     }
 
-    /// Takes a step.
-    pub fn take(&self, world: &mut World, step: Step) {
+    /// Takes a step. Returns false if it cannot be taken.
+    #[must_use]
+    pub fn take(&self, world: &mut World, step: Step) -> bool {
         let rules = self.rules;
         match step {
+            Step::Move { at } => {
+                if !world.relocate(at, rules) {
+                    return false;
+                }
+            }
             Step::Write { at, put, context } => world.write(at, put, context, rules),
             Step::Deliver { write, at } => world.deliver(write, at, rules),
             Step::Hint { write, at } => world.hint(write, at, rules),
@@ -257,6 +271,7 @@ impl Bounds {
         if self.faults.iter().filter(|f| f.takes_away()).count() < 2 || self.faults_max < 2 {
             world.tidy_told();
         }
+        true
     }
 
     fn conversations(&self, world: &World, steps: &mut Vec<Step>) {
@@ -322,6 +337,9 @@ impl Bounds {
                 steps.push(Step::Replace { at });
             }
         }
+        if world.moves < self.moves {
+            steps.extend((0..REPLICAS).map(|at| Step::Move { at }));
+        }
         if world.copy.is_some() && self.may(world, Fault::Rollback) {
             steps.push(Step::Rollback);
         }
@@ -379,7 +397,9 @@ impl Model for Bounds {
 
     fn next_state(&self, world: &World, step: Step) -> Option<World> {
         let mut next = world.clone();
-        self.take(&mut next, step);
+        if !self.take(&mut next, step) {
+            return None;
+        }
         // Replicas are called anew after each step, so that a trace must be read with the states between its steps.
         Some(representative(&next)).filter(|next| next != world)
     }

@@ -46,6 +46,8 @@ pub enum Vote {
     LiveUnsure,
     /// It is intact, has applied the dot itself, and does not hold it.
     Lacks,
+    /// It is intact, does not hold the dot, and was filled by those that had seen it.
+    FilledWithout,
     /// It cannot know.
     Abstain,
 }
@@ -139,6 +141,8 @@ impl Replica {
             }
         } else if !self.intact() && rules.has(Defect::AmnesiacVotes) || self.intact() && covers {
             Vote::Lacks
+        } else if self.intact() && self.adopted & dot != 0 && !rules.has(Defect::AdoptedIsMute) {
+            Vote::FilledWithout
         } else {
             Vote::Abstain
         }

@@ -22,6 +22,8 @@ pub enum Defect {
     EvidenceStaysBehind,
     /// Adopted clocks vote for removing.
     AdoptedVotes,
+    /// Adopted clocks say nothing, even where nobody intact holds the dot.
+    AdoptedIsMute,
     /// An amnesiac votes for removing whatever it lacks.
     AmnesiacVotes,
     /// What an amnesiac holds counts as held.
@@ -66,7 +68,7 @@ pub enum Defect {
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Defect; 29] = [
+    pub const ALL: [Defect; 30] = [
         Defect::NoFilter,
         Defect::CollectAtMajority,
         Defect::ConfirmBeforeSync,
@@ -76,6 +78,7 @@ impl Defect {
         Defect::KeptOutIsAcknowledged,
         Defect::EvidenceStaysBehind,
         Defect::AdoptedVotes,
+        Defect::AdoptedIsMute,
         Defect::AmnesiacVotes,
         Defect::AmnesiacHolds,
         Defect::AmnesiacConfirms,

@@ -153,6 +153,8 @@ pub struct World {
     pub given_up: Dots,
     /// Faults that were used.
     pub spent: u8,
+    /// How often a replica was moved to another node.
+    pub moves: u8,
     /// An older state of a replica, for the rollback to come.
     pub copy: Option<(u8, Replica)>,
     /// The state that a crash of this replica would leave: what it did since is not synced.
@@ -209,7 +211,7 @@ pub fn verdict(votes: &[Option<Vote>; REPLICAS], rules: Rules) -> Verdict {
     } else if count(Some(Vote::LiveUnsure)) == 0 && !rules.has(Defect::NobodyHoldsRemoves) {
         // There is nothing to remove, and the write may still be on its way.
         Verdict::Undecided
-    } else if lacks > 0 {
+    } else if lacks > 0 || count(Some(Vote::FilledWithout)) > 0 {
         Verdict::Remove
     } else if count(Some(Vote::LiveUnsure)) > 0 {
         Verdict::Keep
@@ -615,6 +617,35 @@ impl World {
             self.replicas[at].amnesia = Some(0);
         }
         self.excuse();
+    }
+
+    /// A replica is moved to another node, as the layout changes: that is filled by all three, the one that leaves among them, and counts from then
+    /// on. Returns whether that can be now: nobody is amnesiac, and nothing is left to be judged first.
+    #[must_use]
+    pub fn relocate(&mut self, at: usize, rules: Rules) -> bool {
+        if self.replicas.iter().any(|r| !r.intact()) {
+            return false;
+        }
+        self.moves += 1;
+        self.restarted(at, rules);
+        self.sync(at);
+        self.copy = self.copy.filter(|(of, _)| usize::from(*of) != at);
+        // Rounds are of the replicas of one layout.
+        self.round = None;
+        self.forget = (0, 0);
+        let old = std::mem::take(&mut self.replicas[at]);
+        let live = self
+            .replicas
+            .iter()
+            .fold(old.record.live, |all, r| all | r.record.live);
+        self.replicas[at].amnesia = Some(0);
+        for with in (0..REPLICAS).filter(|r| *r != at) {
+            let begun = self.begin(at, with);
+            self.finish(begun, rules);
+        }
+        self.merge(at, old.record, rules);
+        self.replicas[at].adopt(old.seen(), at, rules);
+        self.replicas[at].intact() && self.replicas[at].unexplained(live) == 0
     }
 
     /// A replica loses its record and does not know.

@@ -103,7 +103,7 @@ fn conversations_apart() {
         ..AT_ONCE
     };
     let faults = [Fault::LateHint, Fault::RecordLoss];
-    holds("hearings apart", apart(hearings, &faults), 56_420);
+    holds("hearings apart", apart(hearings, &faults), 62_908);
     let rounds = Apart {
         rounds: true,
         ..AT_ONCE
@@ -122,4 +122,22 @@ fn two_faults() {
     holds("a rollback and a replacement", pair(&losses), 373_881);
     let losses = [Fault::RecordLoss, Fault::Replacement];
     holds("a loss and a replacement", pair(&losses), 50_241);
+}
+
+#[test]
+fn replicas_that_move() {
+    let moving = |moves, bounds| Bounds { moves, ..bounds };
+    let rollback = bounds(2, 1, &[Fault::Rollback]);
+    holds("two moves and a rollback", moving(2, rollback), 112_578);
+    let loss = bounds(2, 1, &[Fault::RecordLoss, Fault::LateHint]);
+    let loss = Bounds {
+        faults_max: 2,
+        ..loss
+    };
+    holds("two moves, a loss and a hint", moving(2, loss), 18_489);
+    let pair = Bounds {
+        faults_max: 2,
+        ..bounds(2, 1, &[Fault::Rollback, Fault::RecordLoss])
+    };
+    holds("a move, a rollback and a loss", moving(1, pair), 276_853);
 }

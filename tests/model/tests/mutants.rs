@@ -43,17 +43,19 @@ const ALL_APART: Apart = Apart {
     rounds: true,
 };
 
-/// Where a rule is missed: most writes and puts, the faults (each once, and all of them in one run if need be), and what takes several steps.
-struct Within(usize, u32, &'static [Fault], Apart);
+/// Where a rule is missed: most writes and puts, the faults (each once, and all of them in one run if need be), what takes several steps, and how
+/// often a replica may move.
+struct Within(usize, u32, &'static [Fault], Apart, u8);
 
 impl Within {
     fn explored(&self, defects: &[Defect]) -> Explored {
-        let Within(writes, puts, faults, apart) = *self;
+        let Within(writes, puts, faults, apart, moves) = *self;
         let bounds = Bounds {
             writes,
             puts,
             faults: faults.to_vec(),
             faults_max: faults.len() as u32,
+            moves,
             apart,
             rules: Rules::without(defects),
             ..Bounds::small()
@@ -70,36 +72,45 @@ fn missed(defect: Defect) -> Option<(Within, Breach, usize)> {
     // The dot of the first write is 1.
     let (lost, returned) = (Lost(1), Returned(1));
     Some(match defect {
-        Defect::NoFilter => (Within(2, 1, &[], AT_ONCE), StrictRead, 8),
-        Defect::CollectAtMajority => (Within(2, 1, &[], AT_ONCE), StrictRead, 5),
-        Defect::ConfirmBeforeSync => (Within(2, 1, &[Crash], AT_ONCE), StrictRead, 8),
+        Defect::NoFilter => (Within(2, 1, &[], AT_ONCE, 0), StrictRead, 8),
+        Defect::CollectAtMajority => (Within(2, 1, &[], AT_ONCE, 0), StrictRead, 5),
+        Defect::ConfirmBeforeSync => (Within(2, 1, &[Crash], AT_ONCE, 0), StrictRead, 8),
         Defect::CollectorConfirmsFirst => {
             let faults = &[RecordLoss, Replacement];
-            (Within(2, 1, faults, ROUNDS), returned, 11)
+            (Within(2, 1, faults, ROUNDS, 0), returned, 11)
         }
-        Defect::AdoptedRemovalIgnored => (Within(2, 1, &[RecordLoss], AT_ONCE), returned, 5),
-        Defect::KeptOutIsAcknowledged => (Within(2, 1, &[RecordLoss], AT_ONCE), lost, 4),
-        Defect::EvidenceStaysBehind => (Within(2, 1, &[Replacement], AT_ONCE), StrictRead, 6),
-        Defect::AdoptedVotes => (Within(2, 1, &[RecordLoss], AT_ONCE), lost, 3),
-        Defect::AmnesiacVotes => (Within(2, 1, &[RecordLoss, Replacement], AT_ONCE), lost, 4),
-        Defect::AmnesiacHolds => (Within(2, 1, &[Rollback, Replacement], AT_ONCE), returned, 9),
-        Defect::NoAmnesia => (Within(2, 1, &[Replacement], AT_ONCE), StrictRead, 3),
-        Defect::DoubtIsComplete => (Within(2, 1, &[Replacement], AT_ONCE), StrictRead, 11),
-        Defect::OneExchangeRefills => (Within(2, 1, &[Replacement], AT_ONCE), StrictRead, 4),
-        Defect::NeverSeenVotes => (Within(2, 1, &[RecordLoss], AT_ONCE), lost, 3),
-        Defect::OneVoteRemoves => (Within(2, 1, &[RecordLoss], AT_ONCE), lost, 3),
-        Defect::AlwaysReinstated => (Within(2, 1, &[Replacement], AT_ONCE), returned, 9),
+        Defect::AdoptedRemovalIgnored => (Within(2, 1, &[RecordLoss], AT_ONCE, 0), returned, 5),
+        Defect::KeptOutIsAcknowledged => (Within(2, 1, &[RecordLoss], AT_ONCE, 0), lost, 4),
+        Defect::EvidenceStaysBehind => (Within(2, 1, &[Replacement], AT_ONCE, 0), StrictRead, 6),
+        Defect::AdoptedVotes => (Within(2, 1, &[RecordLoss], AT_ONCE, 0), lost, 3),
+        Defect::AdoptedIsMute => (Within(2, 1, &[Rollback], AT_ONCE, 2), returned, 12),
+        Defect::AmnesiacVotes => (
+            Within(2, 1, &[RecordLoss, Replacement], AT_ONCE, 0),
+            lost,
+            4,
+        ),
+        Defect::AmnesiacHolds => (
+            Within(2, 1, &[Rollback, Replacement], AT_ONCE, 0),
+            returned,
+            9,
+        ),
+        Defect::NoAmnesia => (Within(2, 1, &[Replacement], AT_ONCE, 0), StrictRead, 3),
+        Defect::DoubtIsComplete => (Within(2, 1, &[Replacement], AT_ONCE, 0), StrictRead, 11),
+        Defect::OneExchangeRefills => (Within(2, 1, &[Replacement], AT_ONCE, 0), StrictRead, 4),
+        Defect::NeverSeenVotes => (Within(2, 1, &[RecordLoss], AT_ONCE, 0), lost, 3),
+        Defect::OneVoteRemoves => (Within(2, 1, &[RecordLoss], AT_ONCE, 0), lost, 3),
+        Defect::AlwaysReinstated => (Within(2, 1, &[Replacement], AT_ONCE, 0), returned, 9),
         Defect::PullNotVoid | Defect::PullVoidByStoredAlone => {
             let faults = &[RecordLoss, Replacement];
-            (Within(2, 1, faults, HEARINGS), returned, 12)
+            (Within(2, 1, faults, HEARINGS, 0), returned, 12)
         }
-        Defect::AdoptsAtEnd => (Within(2, 1, &[Replacement], EXCHANGES), StrictRead, 9),
-        Defect::RemovalComesAlone => (Within(2, 2, &[RecordLoss], AT_ONCE), StrictRead, 4),
-        Defect::WritesTakenInPart => (Within(2, 2, &[RecordLoss], AT_ONCE), lost, 6),
-        Defect::MintsAgain => (Within(2, 2, &[Replacement], AT_ONCE), lost, 5),
-        Defect::ConfirmsUnapplied => (Within(2, 1, &[RecordLoss], AT_ONCE), StrictRead, 5),
-        Defect::UnheardHolds => (Within(2, 1, &[RecordLoss], ROUNDS), returned, 13),
-        Defect::NobodyHoldsRemoves => (Within(1, 1, &[RecordLoss, Crash], HEARINGS), lost, 12),
+        Defect::AdoptsAtEnd => (Within(2, 1, &[Replacement], EXCHANGES, 0), StrictRead, 9),
+        Defect::RemovalComesAlone => (Within(2, 2, &[RecordLoss], AT_ONCE, 0), StrictRead, 4),
+        Defect::WritesTakenInPart => (Within(2, 2, &[RecordLoss], AT_ONCE, 0), lost, 6),
+        Defect::MintsAgain => (Within(2, 2, &[Replacement], AT_ONCE, 0), lost, 5),
+        Defect::ConfirmsUnapplied => (Within(2, 1, &[RecordLoss], AT_ONCE, 0), StrictRead, 5),
+        Defect::UnheardHolds => (Within(2, 1, &[RecordLoss], ROUNDS, 0), returned, 13),
+        Defect::NobodyHoldsRemoves => (Within(1, 1, &[RecordLoss, Crash], HEARINGS, 0), lost, 12),
         Defect::RoundOutlivesCollector
         | Defect::AmnesiacConfirms
         | Defect::WritesPassRefill
@@ -131,7 +142,7 @@ fn rules_are_missed_one_by_one() {
 /// and an amnesiac that confirms does no harm unless it is the collector, whose evidence is gone.
 #[test]
 fn a_round_ends_with_its_collector_or_amnesiacs_do_not_confirm() {
-    let within = Within(2, 1, &[RecordLoss, Replacement], ROUNDS);
+    let within = Within(2, 1, &[RecordLoss, Replacement], ROUNDS, 0);
     let both = [Defect::RoundOutlivesCollector, Defect::AmnesiacConfirms];
     is_caught(&within, &both, Breach::Returned(1), 14);
     for alone in both {
@@ -142,7 +153,7 @@ fn a_round_ends_with_its_collector_or_amnesiacs_do_not_confirm() {
 /// A replica that lost its disk after it had confirmed may take the old put in the middle of its refill.
 #[test]
 fn confirmations_end_with_a_disk_or_refills_filter_writes() {
-    let within = Within(2, 1, &[Replacement], EXCHANGES_AND_ROUNDS);
+    let within = Within(2, 1, &[Replacement], EXCHANGES_AND_ROUNDS, 0);
     let both = [Defect::ConfirmationOutlivesLoss, Defect::WritesPassRefill];
     is_caught(&within, &both, Breach::StrictRead, 15);
 }

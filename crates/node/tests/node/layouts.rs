@@ -10,8 +10,8 @@ use quorate_protocol::{
 use quorate_ring::NodeId;
 use quorate_storage::memory::MemoryDisk;
 
-use crate::cluster::{Cluster, With, get, node_spec, put, r, w};
-use crate::tended::{SECOND, calm};
+use crate::cluster::{Cluster, With, delete, get, node_spec, put, r, w};
+use crate::tended::{SECOND, calm, collecting};
 
 const KEY: &str = "k";
 
@@ -248,4 +248,51 @@ fn an_empty_node_is_started_with_no_later_layout_that_it_is_in() {
     assert!(why.contains("data directory is empty"), "{why}");
     assert_eq!(start(5, &c.layout), Ok(()));
     assert_eq!(start(0, &c.layout), Ok(()));
+}
+
+/// All who had seen a removal may have left before the last one is put back to where it still had the value: those that came after them know of it
+/// by having been filled alone.
+#[test]
+fn what_those_that_left_had_removed_does_not_come_back() {
+    let mut c = Cluster::with_spares(&["here"; 5], 3, collecting());
+    c.compares = true;
+    c.quietly(|c| c.tend(2 * SECOND));
+    stored(&mut c, 0, put(KEY, "v").with(w(3)));
+    let copy = c.disks[0].copy();
+    let seen = c.ask(0, get(KEY).with(r(3)));
+    c.settle();
+    let seen = c.context_of(seen);
+    let deleted = c.ask(1, delete(KEY).having_seen(&seen).with(w(3)));
+    c.settle();
+    assert_eq!(c.answer_to(deleted), Some(&Answer::Deleted));
+    c.quietly(|c| c.tend(10 * SECOND));
+    assert!(
+        (0..3).all(|at| c.record(at, KEY).is_empty()),
+        "it is collected"
+    );
+    for (version, nodes) in [(2, [0, 1, 3]), (3, [0, 3, 4])] {
+        let nodes = nodes.map(|i| node_spec(i, "here")).to_vec();
+        let apply = ApplyLayout {
+            version,
+            nodes,
+            dead: BTreeSet::new(),
+        };
+        c.ask(0, Request::Apply(Box::new(apply)));
+        c.quietly(|c| c.tend(30 * SECOND));
+        assert_eq!(self::version(&c, 0), (version, None));
+    }
+    c.leave(0);
+    c.disks[0].crash(0);
+    c.disks[0] = copy;
+    c.start(0);
+    assert_eq!(c.record(0, KEY).live().len(), 1);
+    c.come_back(0);
+    c.quietly(|c| c.tend(30 * SECOND));
+    assert_eq!(self::version(&c, 0), (3, None));
+    for at in [0, 3, 4] {
+        let strict = c.ask(at, get(KEY).with(r(2)));
+        c.settle();
+        assert_eq!(c.shown(strict), [""; 0], "at {at}");
+        assert_eq!(c.nodes[at].refilling(), 0);
+    }
 }

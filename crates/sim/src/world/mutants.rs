@@ -210,14 +210,14 @@ impl World {
                 match (mutant, &mut *reply) {
                     (Mutant::LetAllVote, UpkeepReply::Testimony(testimony)) => {
                         for vote in &mut testimony.votes {
-                            if *vote == Vote::Abstain {
+                            if matches!(vote, Vote::Abstain | Vote::FilledWithout) {
                                 *vote = Vote::Lacks;
                             }
                         }
                     }
                     (Mutant::GiveAllBack, UpkeepReply::Testimony(testimony)) => {
                         for vote in &mut testimony.votes {
-                            if matches!(vote, Vote::Lacks | Vote::Removed) {
+                            if matches!(vote, Vote::Lacks | Vote::FilledWithout | Vote::Removed) {
                                 *vote = Vote::Abstain;
                             }
                         }
