@@ -421,6 +421,12 @@ impl<S: Storage> Node<S> {
         Ok(())
     }
 
+    /// Whether enough others have told what they remember of this node: it knows whether its store was put back. For the simulator's checks.
+    #[must_use]
+    pub fn is_verified(&self) -> bool {
+        self.replica.is_verified()
+    }
+
     /// The storage below, for the driver's statistics and for tests.
     #[must_use]
     pub fn storage(&self) -> &S {

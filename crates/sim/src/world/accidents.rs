@@ -117,7 +117,7 @@ impl World {
         self.pulse(i);
     }
 
-    /// Whether a node may lose some of what it has: all others have what they ever had, and one replica of each key never loses anything.
+    /// Whether a node may lose some of what it has: all others have what they ever had, and know it, and one replica of each key never loses anything.
     /// For of a removal that was forgotten, those alone know that it was one that saw both it and what it removed.
     fn may_lose(&mut self, victim: usize) -> bool {
         let lost = self.lost_disks.iter().filter(|i| **i != victim).count() + 1;
@@ -126,7 +126,7 @@ impl World {
         }
         let mut slots = self.slots.iter_mut().enumerate();
         slots.all(|(i, slot)| match &mut slot.node {
-            Some(node) => i == victim || node.refilling() == 0,
+            Some(node) => i == victim || (node.is_verified() && node.refilling() == 0),
             None => i == victim,
         })
     }
