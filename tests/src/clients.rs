@@ -190,8 +190,14 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Does something to some key at some node.
+    /// Does something to some key at some node, with quorums that are drawn.
     pub fn act(&mut self, rng: &mut ChaCha8Rng) {
+        let quorums = Quorums::draw(rng);
+        self.act_with(rng, quorums);
+    }
+
+    /// The same with these quorums.
+    pub fn act_with(&mut self, rng: &mut ChaCha8Rng, quorums: Quorums) {
         let era = self.recorder.now() / ERA_US;
         // What was left alone for long is looked at again, too.
         let era = match rng.random_bool(0.1) {
@@ -201,7 +207,6 @@ impl<'a> Client<'a> {
         let number = rng.random_range(0..KEYS);
         let key = format!("{era}-{number}");
         let node = rng.random_range(1..=self.nodes.len());
-        let quorums = Quorums::draw(rng);
         if rng.random_bool(0.3) {
             self.get(node, &key, quorums);
             return;

@@ -42,10 +42,19 @@ impl Cluster {
     /// If that is refused.
     #[must_use]
     pub fn init(nodes: u16) -> Cluster {
+        Cluster::init_with_room(nodes, 0)
+    }
+
+    /// The same, with ports for some more nodes that may be admitted.
+    ///
+    /// # Panics
+    /// If that is refused.
+    #[must_use]
+    pub fn init_with_room(nodes: u16, room: u16) -> Cluster {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let base_port = free_base_port(nodes);
+        let base_port = free_base_port(nodes + room);
         let cluster = Cluster {
-            nodes: (0..nodes).map(|_| None).collect(),
+            nodes: (0..nodes + room).map(|_| None).collect(),
             base_port,
             dir,
         };
@@ -77,6 +86,20 @@ impl Cluster {
     #[must_use]
     pub fn node_config(&self, number: u16) -> PathBuf {
         self.path(&format!("cluster/node-{number}.toml"))
+    }
+
+    /// Admits the next node, which is in no layout yet, and starts it. Returns the file that says who it is.
+    ///
+    /// # Panics
+    /// If that is refused.
+    pub fn admit(&mut self, number: u16) -> PathBuf {
+        let dir = self.path("cluster");
+        let name = format!("node-{number}");
+        let mut admit = Command::new(quorate());
+        admit.arg("admit").arg(&dir).args(["--name", &name]);
+        let _ = run(&mut admit).expect(0);
+        self.start_node(number);
+        dir.join(name).join("node.json")
     }
 
     /// Where a node listens, over QUIC and over HTTP.

@@ -6,6 +6,7 @@
 mod binary;
 pub mod clients;
 mod cluster;
+pub mod judgement;
 pub mod nemesis;
 pub mod network;
 mod ports;

@@ -12,20 +12,18 @@
 //! QUORATE_FAULTS_SECONDS=600 QUORATE_FAULTS_SEED=7 cargo test -p quorate-cli -p quorate-tests --test faults -- --nocapture
 //! ```
 
-use std::collections::BTreeMap;
 use std::env;
-use std::ffi::OsStr;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use quorate_sim::history::{Kind, Operation, Outcome};
+use quorate_sim::history::{Operation, Outcome};
 use quorate_sim::losses::{Loss, excuse};
-use quorate_sim::oracle;
 use quorate_tests::clients::{Client, Quorums, REPLICAS, Recorder};
+use quorate_tests::judgement::{BOUND, Ends, Keeps, at_rest, count, judge};
 use quorate_tests::nemesis::{Fault, Nemesis};
 use quorate_tests::network::Network;
 use quorate_tests::{Cluster, http, wait_until};
@@ -39,8 +37,6 @@ const NODES: u16 = 3;
 const CLIENTS: usize = 6;
 /// How long a client thinks at most. Some hundred operations a second meet every moment of a fault, and leave the machine room for others.
 const THINK_MAX: Duration = Duration::from_millis(30);
-/// How long a cluster that was mended may take to do what it must. It takes a second; a busy machine takes longer.
-const BOUND: Duration = Duration::from_secs(60);
 
 fn from_environment<T: FromStr>(name: &str, otherwise: T) -> T {
     match env::var(name) {
@@ -58,67 +54,8 @@ fn fresh() -> u64 {
     since.map_or(0, |since| since.as_millis() as u64)
 }
 
-/// Tells clients to end, also when who made them has panicked and waits for them.
-struct Ends<'a>(&'a AtomicBool);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// What each key shows once everything is quiet: to reads of all replicas, and at each node.
-fn at_rest(client: &mut Client<'_>, nodes: usize, keys: &[String]) -> BTreeMap<String, Vec<u64>> {
-    let all = Quorums::of_primaries(REPLICAS, REPLICAS);
-    let own = Quorums::of_primaries(REPLICAS, 1);
-    let mut shown = BTreeMap::new();
-    for (number, key) in keys.iter().enumerate() {
-        let mut seen = Vec::new();
-        let equal = wait_until(BOUND, || {
-            // The first read repairs, in the background, what it finds to differ; the second shows what came of it.
-            let first = client.read(number % nodes + 1, key, all);
-            let second = client.read((number + 1) % nodes + 1, key, all);
-            // And each node shows what it has itself.
-            let each = (1..=nodes).map(|node| client.read(node, key, own));
-            seen = [first, second].into_iter().chain(each).collect();
-            seen.iter()
-                .all(|values| values.is_some() && *values == seen[0])
-        });
-        assert!(
-            equal,
-            "key {key}: {BOUND:?} after the mending, two reads of all replicas and one of each node show {seen:?}"
-        );
-        let values = seen[0].take().expect("it was answered");
-        shown.insert(key.clone(), values);
-    }
-    shown
-}
-
-/// All that is wrong with a history.
-fn judge(history: &[Operation], at_rest: &BTreeMap<String, Vec<u64>>) -> Vec<String> {
-    let mut by_key: BTreeMap<&str, Vec<Operation>> = BTreeMap::new();
-    for op in history {
-        by_key.entry(&op.key).or_default().push(op.clone());
-    }
-    let mut found = Vec::new();
-    for (key, operations) in &by_key {
-        let values = at_rest.get(*key).expect("each key was read");
-        found.extend(oracle::judge(key, REPLICAS, operations, values));
-    }
-    for op in history {
-        if let Kind::Get(shown) = &op.kind {
-            let mut values = shown.clone();
-            values.sort_unstable();
-            values.dedup();
-            if values.len() < shown.len() {
-                found.push(format!(
-                    "key {}: get {} shows a value twice: {shown:?}",
-                    op.key, op.id
-                ));
-            }
-        }
-    }
-    found
+fn all_of(nodes: u16) -> Vec<usize> {
+    (1..=usize::from(nodes)).collect()
 }
 
 /// How many hints all nodes hold.
@@ -138,42 +75,6 @@ fn hints(cluster: &Cluster, nodes: u16) -> Option<u64> {
     Some(sum)
 }
 
-/// Keeps what is needed to understand a failure, if there was one.
-struct Keeps<'a> {
-    /// Where the nodes' logs are.
-    logs: PathBuf,
-    seed: u64,
-    recorder: &'a Recorder,
-}
-
-impl Drop for Keeps<'_> {
-    fn drop(&mut self) {
-        if !thread::panicking() {
-            return;
-        }
-        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("faults-{}", self.seed));
-        // A second panic would end the process, and leave its children behind.
-        let _ = fs::create_dir_all(&dir);
-        let lines: Vec<String> = self
-            .recorder
-            .history()
-            .iter()
-            .map(Operation::to_json)
-            .collect();
-        let _ = fs::write(dir.join("history.jsonl"), lines.join("\n"));
-        for entry in fs::read_dir(&self.logs).into_iter().flatten().flatten() {
-            if entry.path().extension() == Some(OsStr::new("log")) {
-                let _ = fs::copy(entry.path(), dir.join(entry.file_name()));
-            }
-        }
-        eprintln!("--- history and logs are in {}", dir.display());
-    }
-}
-
-fn count(history: &[Operation], of: impl Fn(&Operation) -> bool) -> usize {
-    history.iter().filter(|op| of(op)).count()
-}
-
 #[test]
 fn whatever_happens_nothing_acknowledged_is_lost_and_nothing_removed_comes_back() {
     let seed = from_environment("QUORATE_FAULTS_SEED", fresh());
@@ -189,7 +90,7 @@ fn whatever_happens_nothing_acknowledged_is_lost_and_nothing_removed_comes_back(
     let recorder = Recorder::default();
     let _keeps = Keeps {
         logs: cluster.dir().to_owned(),
-        seed,
+        to: Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("faults-{seed}")),
         recorder: &recorder,
     };
     let mut clients: Vec<Client<'_>> = (0..CLIENTS)
@@ -252,7 +153,7 @@ fn whatever_happens_nothing_acknowledged_is_lost_and_nothing_removed_comes_back(
     let mut keys: Vec<String> = recorder.history().into_iter().map(|op| op.key).collect();
     keys.sort();
     keys.dedup();
-    let mut shown = at_rest(&mut last, usize::from(nodes), &keys);
+    let mut shown = at_rest(&mut last, &all_of(nodes), &keys);
 
     let mut history = recorder.history();
     excuse(&mut history, &losses, false);
@@ -304,7 +205,7 @@ fn a_cluster_that_loses_what_it_acknowledged_is_found_out() {
         }));
         put.extend(number);
     }
-    let rest = at_rest(&mut client, usize::from(NODES), &keys);
+    let rest = at_rest(&mut client, &all_of(NODES), &keys);
     assert_eq!(judge(&recorder.history(), &rest), Vec::<String>::new());
 
     // All of them, since what one has lost the others give back.
@@ -315,7 +216,7 @@ fn a_cluster_that_loses_what_it_acknowledged_is_found_out() {
         cluster.start_node(number);
     }
     cluster.await_all();
-    let rest = at_rest(&mut client, usize::from(NODES), &keys);
+    let rest = at_rest(&mut client, &all_of(NODES), &keys);
     let found = judge(&recorder.history(), &rest);
     for (key, number) in keys.iter().zip(put) {
         let lost = format!("key {key}: put {number} was acknowledged and is lost");

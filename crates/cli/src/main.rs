@@ -68,9 +68,11 @@ struct Cli {
 enum Command {
     Dev(commands::dev::Dev),
     Init(commands::init::Init),
+    Admit(commands::admit::Admit),
     Server(commands::server::Server),
     Ready(commands::ready::Ready),
     Status(commands::status::Status),
+    Cluster(commands::cluster::Cluster),
     Repair(commands::repair::Repair),
     Get(commands::get::Get),
     Put(commands::put::Put),
@@ -108,9 +110,11 @@ impl Command {
         match self {
             Command::Dev(dev) => dev.run(form),
             Command::Init(init) => init.run(form),
+            Command::Admit(admit) => admit.run(form),
             Command::Server(server) => server.run(form, log),
             Command::Ready(ready) => ready.run(form),
             Command::Status(status) => status.run(form),
+            Command::Cluster(cluster) => cluster.run(form),
             Command::Repair(repair) => repair.run(form),
             Command::Get(get) => get.run(form),
             Command::Put(put) => put.run(form),

@@ -1,14 +1,15 @@
 //! The driver: carries requests to nodes as the routing says.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_protocol::{
-    Answer, ClusterStatus, Description, Header, Repair, Repaired, Request, TIMEOUT_DEFAULT, Value,
+    Answer, ApplyLayout, ClusterStatus, Description, Header, KnownLayouts, Refusal, Repair,
+    Repaired, Request, TIMEOUT_DEFAULT, Value,
 };
-use quorate_ring::{Layout, NodeId};
+use quorate_ring::{Layout, NodeId, NodeSpec};
 use quorate_transport::{Credentials, Endpoint, Expected, Identity, Tuning, resolve};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
@@ -39,7 +40,11 @@ const FRAME_BYTES_MAX: usize = 1 << 30;
 /// answers it waits for and not refused.
 const QUEUED_BYTES_MAX: usize = 256 << 20;
 
-/// A cluster as seen from outside. Cheap to clone, usable from any thread; all clones share one connection a node. It
+/// How often one request is begun anew since the cluster's layout had changed.
+const REFRESHED_MAX: u32 = 3;
+
+/// A cluster as seen from outside. Its layout is followed: when nodes refuse a request since it was made by an earlier one, the new one is
+/// asked for, and the request begun anew; nothing was done. Cheap to clone, usable from any thread; all clones share one connection a node. It
 /// lives on the tokio runtime in which it was connected.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -49,9 +54,42 @@ pub struct Client {
 #[derive(Debug)]
 struct Shared {
     endpoint: Endpoint,
+    /// Where nodes were looked for at first.
+    endpoints: Vec<String>,
+    /// The cluster as it is known now.
+    view: Mutex<Arc<View>>,
+}
+
+/// A cluster by one layout.
+#[derive(Debug)]
+struct View {
     layout: Arc<Layout>,
     routes: Routes,
     links: BTreeMap<NodeId, Arc<Link>>,
+}
+
+impl View {
+    /// By this layout; connections to nodes that are where they were before stay.
+    fn new(layout: Layout, before: Option<&View>) -> Self {
+        let link = |spec: &NodeSpec| {
+            let known = before.and_then(|view| {
+                let same = view
+                    .layout
+                    .node(spec.id)
+                    .is_some_and(|old| old.quic == spec.quic);
+                view.links.get(&spec.id).filter(|_| same).cloned()
+            });
+            known.unwrap_or_else(|| {
+                let (name, address) = (spec.name.clone(), spec.quic.clone());
+                Arc::new(Link::new(spec.id.0, name, address))
+            })
+        };
+        View {
+            links: layout.nodes().iter().map(|n| (n.id, link(n))).collect(),
+            routes: Routes::new(layout.clone()),
+            layout: Arc::new(layout),
+        }
+    }
 }
 
 /// Who answered, and the layout as it knows it.
@@ -99,28 +137,32 @@ impl Client {
         };
         let endpoint = Endpoint::dialler(&credentials, tuning)?;
         let (node, open, layout) = find(&endpoint, &endpoints, deadline).await?;
-        let links: BTreeMap<NodeId, Arc<Link>> = layout
-            .nodes()
-            .iter()
-            .map(|n| {
-                (
-                    n.id,
-                    Arc::new(Link::new(n.id.0, n.name.clone(), n.quic.clone())),
-                )
-            })
-            .collect();
-        if let Some(link) = links.get(&node) {
+        let view = View::new(layout, None);
+        if let Some(link) = view.links.get(&node) {
             link.opened(open);
         }
         let shared = Shared {
             endpoint,
-            routes: Routes::new(layout.clone()),
-            layout: Arc::new(layout),
-            links,
+            endpoints,
+            view: Mutex::new(Arc::new(view)),
         };
         Ok(Client {
             shared: Arc::new(shared),
         })
+    }
+
+    fn view(&self) -> Arc<View> {
+        let view = self.shared.view.lock();
+        view.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Goes by this layout from here on, unless a later one is known.
+    fn follow(&self, layout: Layout) {
+        let view = self.shared.view.lock();
+        let mut view = view.unwrap_or_else(PoisonError::into_inner);
+        if layout.version() > view.layout.version() {
+            *view = Arc::new(View::new(layout, Some(&view)));
+        }
     }
 
     /// Reads a key.
@@ -186,10 +228,51 @@ impl Client {
         }
     }
 
+    /// Asks a node what it knows of layouts: which are live, how far a change has come, and which there were.
+    ///
+    /// # Errors
+    ///
+    /// As any request.
+    pub async fn layouts(&self) -> Result<KnownLayouts, Error> {
+        match self.call(Request::Layouts, None).await? {
+            Answer::Layouts(known) => Ok(*known),
+            other => Err(crate::requests::unexpected(&other, false)),
+        }
+    }
+
+    /// Has these nodes make the next layout. Returns its version once a majority of the nodes of the layout before has chosen it and
+    /// the node that was asked goes by it; data moves from then on.
+    ///
+    /// # Errors
+    ///
+    /// Refused if the layout has changed meanwhile or is being changed, or may not be changed so. Where the outcome is
+    /// unknown, [`Client::layouts`] tells.
+    pub async fn apply_layout(&self, apply: ApplyLayout) -> Result<u64, Error> {
+        match self.call(Request::Apply(Box::new(apply)), None).await? {
+            Answer::Applied(version) => Ok(version),
+            other => Err(crate::requests::unexpected(&other, true)),
+        }
+    }
+
+    /// Whether a node answers where it is said to be reached, also one that is in no layout.
+    ///
+    /// # Errors
+    ///
+    /// Why not, in words.
+    pub async fn probe(&self, node: &NodeSpec, within: Duration) -> Result<(), String> {
+        let met = meet(self.shared.endpoint.clone(), node.quic.clone());
+        match tokio::time::timeout(within, met).await {
+            Err(_) => Err(format!("nobody answers at {} within {within:?}", node.quic)),
+            Ok(Err(reason)) => Err(reason),
+            Ok(Ok((id, ..))) if id != node.id => Err(format!("{} is node {}", node.quic, id.0)),
+            Ok(Ok(_)) => Ok(()),
+        }
+    }
+
     /// The layout by which requests are routed.
     #[must_use]
     pub fn layout(&self) -> Arc<Layout> {
-        self.shared.layout.clone()
+        self.view().layout.clone()
     }
 
     /// Carries any request; without a `timeout` it has the cluster's default. Returns half a second after the timeout at
@@ -209,34 +292,78 @@ impl Client {
         timeout: Option<Duration>,
     ) -> Explained<Answer> {
         let timeout = timeout.unwrap_or(TIMEOUT_DEFAULT);
-        let standing = |node: NodeId| self.shared.links[&node].standing();
-        let candidates = self.shared.routes.candidates(&request, standing);
-        self.warm(&request, candidates.front().copied());
-        let mut journey = Journey::new(&request, candidates);
-        let result = self.travel(request, timeout, &mut journey).await;
-        Explained {
-            result,
-            account: journey.account,
+        let deadline = Instant::now() + timeout;
+        let mut refreshed = 0;
+        loop {
+            let view = self.view();
+            let standing = |node: NodeId| view.links[&node].standing();
+            let candidates = view.routes.candidates(&request, standing);
+            self.warm(&view, &request, candidates.front().copied());
+            let mut journey = Journey::new(&request, candidates);
+            let travelled = self.travel(&view, request.clone(), (timeout, deadline), &mut journey);
+            let result = travelled.await;
+            let is_outdated = match &result {
+                Err(Error::Refused {
+                    refusal: Refusal::WrongLayout { .. },
+                    ..
+                }) => true,
+                // Perhaps all of them have left since.
+                Err(Error::Unreachable { .. }) => true,
+                _ => false,
+            };
+            refreshed += 1;
+            if is_outdated && refreshed <= REFRESHED_MAX && self.refresh(&view, deadline).await {
+                continue;
+            }
+            return Explained {
+                result,
+                account: journey.account,
+            };
         }
+    }
+
+    /// Looks for a later layout than this view's. Returns whether there is one.
+    async fn refresh(&self, view: &View, deadline: Instant) -> bool {
+        let links = view.links.values();
+        let addresses = links.map(|link| link.address().to_owned());
+        let addresses = self.shared.endpoints.iter().cloned().chain(addresses);
+        let mut unique: Vec<String> = addresses.collect();
+        unique.sort();
+        unique.dedup();
+        for address in unique {
+            let met = meet(self.shared.endpoint.clone(), address);
+            if let Ok(Ok((node, open, layout))) = timeout_at(deadline, met).await {
+                self.follow(layout);
+                if let Some(link) = self.view().links.get(&node)
+                    && link.standing() != crate::routing::Standing::Open
+                {
+                    link.opened(open);
+                }
+                if self.view().layout.version() > view.layout.version() {
+                    return true;
+                }
+            }
+        }
+        false
     }
 
     /// From node to node until one has answered.
     async fn travel(
         &self,
+        view: &View,
         request: Request,
-        timeout: Duration,
+        (timeout, deadline): (Duration, Instant),
         journey: &mut Journey,
     ) -> Result<Answer, Error> {
-        let deadline = Instant::now() + timeout;
         let shared = &self.shared;
         while let Some(node) = journey.next() {
-            let link = &shared.links[&node];
+            let link = &view.links[&node];
             let connected = timeout_at(deadline, link.connect(&shared.endpoint)).await;
             let Ok(connected) = connected else {
                 return Err(journey.out_of_time(timeout, false));
             };
             let header = Header {
-                layout_version: shared.layout.version(),
+                layout_version: view.layout.version(),
                 deadline_ms: millis(deadline.saturating_duration_since(Instant::now())),
                 ..Header::default()
             };
@@ -249,6 +376,15 @@ impl Client {
                     Ok(Err(reason)) => Outcome::Lost(reason),
                 },
             };
+            // It knows a later layout, and so will the others: theirs is asked for at once.
+            if let Outcome::Answered(Answer::Refused(Refusal::WrongLayout { version })) = outcome
+                && version > view.layout.version()
+            {
+                return Err(Error::Refused {
+                    node: link.name.clone(),
+                    refusal: Refusal::WrongLayout { version },
+                });
+            }
             if let Some(result) = journey.happened(&link.name, outcome) {
                 return result;
             }
@@ -257,14 +393,14 @@ impl Client {
     }
 
     /// Where a request goes elsewhere only because that connection is open, opens the one to its home for the next.
-    fn warm(&self, request: &Request, first: Option<NodeId>) {
-        let Some(home) = self.shared.routes.home(request) else {
+    fn warm(&self, view: &View, request: &Request, first: Option<NodeId>) {
+        let Some(home) = view.routes.home(request) else {
             return;
         };
         if first == Some(home) || request.target().is_none() {
             return;
         }
-        let link = self.shared.links[&home].clone();
+        let link = view.links[&home].clone();
         if link.standing() == crate::routing::Standing::Untried && !link.is_being_dialled() {
             let endpoint = self.shared.endpoint.clone();
             tokio::spawn(async move {

@@ -153,6 +153,11 @@ impl Link {
         }
     }
 
+    /// Where the node is reached, `host:port`.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().expect("no panic under this lock")
     }

@@ -283,6 +283,7 @@ impl<S: Storage> Node<S> {
     /// for, since that reads the disk.
     pub fn upkeep_status(&mut self) -> UpkeepStatus {
         let totals = self.upkeep.exchanging.totals.clone();
+        let (filled, to_fill) = self.how_far_filled();
         UpkeepStatus {
             exchanges: totals.exchanges,
             exchanges_broken: totals.broken,
@@ -293,6 +294,9 @@ impl<S: Storage> Node<S> {
             keys_judged: self.replica.late.len() as u64,
             damaged_keys: self.replica.damaged.len() as u64,
             refilling: self.refilling() as u64,
+            to_fill: to_fill as u64,
+            filled: filled as u64,
+            leftovers: self.filling.leftovers.len() as u64,
             unverified: !self.replica.is_verified(),
             oldest: self.oldest_exchange(),
         }

@@ -151,6 +151,19 @@ impl<S: Storage> Node<S> {
         }
     }
 
+    /// How many of the vnodes that this node is to hold by the layout under way it has from all their sources, and of how many.
+    pub(crate) fn how_far_filled(&mut self) -> (usize, usize) {
+        if self.layouts.change().is_none() {
+            return (0, 0);
+        }
+        let version = self.layouts.version();
+        let own = self.own_vnodes().into_iter();
+        let to_fill: Vec<VnodeId> = own.filter(|v| self.sources(*v).is_some()).collect();
+        let is_filled =
+            |v: &&VnodeId| matches!(self.replica.vnode(**v), Ok(v) if v.is_synced(version));
+        (to_fill.iter().filter(is_filled).count(), to_fill.len())
+    }
+
     /// Whether this node has all that the layout before had of what it is to hold.
     fn has_synced(&mut self) -> bool {
         let Some(change) = self.layouts.change() else {

@@ -144,6 +144,14 @@ pub(crate) const LAYOUTS: &[u8] = b"layouts";
 /// The row that holds what it has promised of the next layout.
 pub(crate) const PROMISE: &[u8] = b"promise";
 
+/// The rows that hold which layouts this node has gone by.
+pub(crate) const HISTORY: &[u8] = b"past-layout/";
+
+/// The row of one of them, in order of versions.
+pub(crate) fn history(version: u64) -> Vec<u8> {
+    [HISTORY, &version.to_be_bytes()].concat()
+}
+
 /// The row that holds the number of the last commit.
 pub(crate) const COMMITS: &[u8] = b"commits";
 

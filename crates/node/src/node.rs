@@ -309,9 +309,11 @@ impl<S: Storage> Node<S> {
                 }
             }
             Input::Up(node) => {
-                // Whoever is in a layout is greeted, and so hears if it knows others.
+                // Whoever is in a layout is greeted, and so hears if it knows others; and who has seen one change greets all, for he
+                // may have missed the next.
                 let is_stranger = !self.peers.contains_key(&node);
-                if self.reachable.insert(node) && is_stranger {
+                let is_old = self.layouts.version() > 1;
+                if self.reachable.insert(node) && (is_stranger || is_old) {
                     self.tell_layouts(node, out);
                 }
                 if let Some(peer) = self.peers.get_mut(&node) {

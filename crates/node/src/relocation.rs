@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use quorate_protocol::{
-    Header, LayoutReply, LayoutRequest, List, LiveLayouts, Merge, Message, Refusal, ReplicaReply,
-    ReplicaRequest, RequestId,
+    Header, KnownLayouts, LayoutReply, LayoutRequest, List, LiveLayouts, Merge, Message,
+    PastLayout, Refusal, ReplicaReply, ReplicaRequest, RequestId,
 };
-use quorate_ring::NodeId;
+use quorate_ring::{Layout, NodeId};
 use quorate_storage::{Batch, Family, Storage};
 
 use crate::accept::Terms;
@@ -23,6 +23,8 @@ use crate::time::Time;
 
 /// How often one request is sent to one node that has other layouts.
 pub(crate) const ATTEMPTS_MAX: u32 = 8;
+/// How many layouts a node remembers.
+const HISTORY_MAX: u64 = 100;
 /// After so long a word about layouts that was not answered is taken for lost.
 const TELL_AGAIN: Duration = Duration::from_millis(300);
 
@@ -159,6 +161,7 @@ impl<S: Storage> Node<S> {
             out.push(Output::Event(Event::LayoutBegun));
             let mut batch = Batch::new();
             batch.delete(Family::Meta, keys::PROMISE);
+            self.remember(&before, &mut batch);
             let _ = self.replica.commit(batch);
             self.promised = None;
         }
@@ -187,6 +190,58 @@ impl<S: Storage> Node<S> {
         self.part_from_peers(now, out);
         self.tell_chosen(out);
         self.on_local(now, out);
+    }
+
+    /// Puts on record that there is a newer layout, and since when; and which one was the first, where nothing says so yet.
+    fn remember(&self, before: &Layouts, batch: &mut Batch) {
+        let since_s = self.vitals.clock_ms / 1_000;
+        let mut put = |layout: &Layout, since_s: u64, dead: BTreeSet<NodeId>| {
+            let past = PastLayout {
+                version: layout.version(),
+                since_s,
+                nodes: layout.nodes().to_vec(),
+                dead,
+            };
+            batch.put(Family::Meta, keys::history(past.version), past.encode());
+        };
+        let first = before.newest();
+        let row = self
+            .replica
+            .storage()
+            .get(Family::Meta, &keys::history(first.version()));
+        if matches!(row, Ok(None)) {
+            put(first, 0, BTreeSet::new());
+        }
+        let dead = self.layouts.change().map(|c| c.chosen.dead.clone());
+        let newest = self.layouts.newest();
+        put(newest, since_s, dead.unwrap_or_default());
+        if let Some(old) = newest.version().checked_sub(HISTORY_MAX) {
+            batch.delete(Family::Meta, keys::history(old));
+        }
+    }
+
+    /// What this node knows of layouts, for operators.
+    pub(crate) fn known_layouts(&self) -> Result<KnownLayouts, Refusal> {
+        let mut history = Vec::new();
+        let storage = self.replica.storage();
+        crate::buckets::rows(storage, keys::HISTORY, |_, row| {
+            history.extend(PastLayout::decode(row));
+        })
+        .map_err(|e| crate::replica::unreadable(&e))?;
+        if history.is_empty() {
+            let first = self.layouts.newest();
+            history.push(PastLayout {
+                version: first.version(),
+                since_s: 0,
+                nodes: first.nodes().to_vec(),
+                dead: BTreeSet::new(),
+            });
+        }
+        Ok(KnownLayouts {
+            node: self.name_of(self.config.me),
+            live: self.layouts.known().clone(),
+            history,
+        })
     }
 
     pub(crate) fn tell_all_layouts(&mut self, out: &mut Vec<Output>) {

@@ -66,6 +66,11 @@ impl<S: Storage> Node<S> {
         if let Request::Status = request {
             return self.begin_status(now, reply_to, &header, out);
         }
+        if let Request::Layouts = request {
+            let told = self.known_layouts()?;
+            answer(reply_to, Answer::Layouts(Box::new(told)), out);
+            return Ok(());
+        }
         if self.draining {
             return Err(Refusal::Draining);
         }
@@ -139,7 +144,11 @@ impl<S: Storage> Node<S> {
             Request::Repair(repair) => self.begin_repair(accepted, repair, out),
             Request::Apply(apply) => self.begin_apply(accepted, &apply, out),
             Request::Status => Err(Refusal::Malformed("not yet".to_owned())),
-            Request::Put(_) | Request::Get(_) | Request::Delete(_) | Request::Describe => {
+            Request::Put(_)
+            | Request::Get(_)
+            | Request::Delete(_)
+            | Request::Describe
+            | Request::Layouts => {
                 unreachable!("it is about a key, or was answered before")
             }
         }
@@ -365,6 +374,7 @@ impl<S: Storage> Node<S> {
             | Request::Buckets
             | Request::Status
             | Request::Repair(_)
+            | Request::Layouts
             | Request::Apply(_) => {
                 unreachable!("it has no target, so it was answered before")
             }

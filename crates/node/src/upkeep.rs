@@ -219,7 +219,13 @@ impl<S: Storage> Node<S> {
             ReplicaReply::Upkeep(reply) => {
                 Some(std::mem::replace(&mut **reply, UpkeepReply::Forgotten))
             }
-            _ => None,
+            other => {
+                // It may be the one that knows more, and not be able to say so: nobody connects to a node that has left.
+                if matches!(other, ReplicaReply::Refused(Refusal::WrongLayout { .. })) {
+                    self.on_turned_away(from, out);
+                }
+                None
+            }
         };
         self.answered(now, id, reply, out);
         true

@@ -139,3 +139,43 @@ pub struct ApplyLayout {
     /// Those nodes of the layout before that are gone for good.
     pub dead: BTreeSet<NodeId>,
 }
+
+/// What a node knows of layouts, for operators.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KnownLayouts {
+    /// The answering node's name.
+    pub node: String,
+    /// Those that are live.
+    pub live: LiveLayouts,
+    /// Those that it has gone by, and remembers, the earliest first; the latest is the last.
+    pub history: Vec<PastLayout>,
+}
+
+/// A layout that a node has gone by.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PastLayout {
+    /// Its number.
+    pub version: u64,
+    /// When that node learnt of it, in seconds since the epoch by its clock; 0 if unknown.
+    pub since_s: u64,
+    /// Its nodes.
+    pub nodes: Vec<quorate_ring::NodeSpec>,
+    /// Those of the layout before that were declared dead with it.
+    pub dead: BTreeSet<NodeId>,
+}
+
+impl PastLayout {
+    /// Its bytes, as they are stored.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        rmp_serde::to_vec(self).expect("a layout serialises").into()
+    }
+
+    /// Reads such bytes.
+    ///
+    /// # Errors
+    /// A sentence, if they are none.
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        whole(bytes).map_err(|why| format!("not a layout of the past: {why}"))
+    }
+}

@@ -25,8 +25,8 @@ pub use bucket::{
 };
 pub use ids::{BucketId, RequestId, VnodeId};
 pub use layouts::{
-    ApplyLayout, Ballot, LayoutChange, LayoutReply, LayoutRequest, LiveLayouts, Promise,
-    ProposedLayout,
+    ApplyLayout, Ballot, KnownLayouts, LayoutChange, LayoutReply, LayoutRequest, LiveLayouts,
+    PastLayout, Promise, ProposedLayout,
 };
 pub use lifetime::{
     Lifetime, TTL_MAX, TTL_MIN, TTL_SKEW_MAX, TtlError, deadline_text, parse_deadline, ttl_text,

@@ -197,6 +197,7 @@ mod kind {
     pub(super) const STATUS: u8 = 8;
     pub(super) const REPAIR: u8 = 9;
     pub(super) const APPLY: u8 = 10;
+    pub(super) const LAYOUTS: u8 = 11;
     pub(super) const ANSWER: u8 = 15;
     pub(super) const MERGE: u8 = 16;
     pub(super) const READ: u8 = 17;
@@ -226,6 +227,7 @@ impl Message {
                 Request::Status => body(kind::STATUS, 0, &(id, header)),
                 Request::Repair(repair) => body(kind::REPAIR, 0, &(id, header, repair)),
                 Request::Apply(apply) => body(kind::APPLY, 0, &(id, header, apply)),
+                Request::Layouts => body(kind::LAYOUTS, 0, &(id, header)),
             },
             Message::Answer(id, answer) => {
                 let hint = match answer {
@@ -332,6 +334,10 @@ impl Message {
             kind::APPLY => {
                 let (id, header, apply): (_, _, Box<ApplyLayout>) = parse(kind, rest)?;
                 Message::Request(id, header, Request::Apply(apply))
+            }
+            kind::LAYOUTS => {
+                let (id, header) = parse(kind, rest)?;
+                Message::Request(id, header, Request::Layouts)
             }
             kind::ANSWER => {
                 let (id, answer) = parse(kind, rest)?;

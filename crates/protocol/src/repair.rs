@@ -60,6 +60,12 @@ pub struct UpkeepStatus {
     pub damaged_keys: u64,
     /// Partitions that answer no read, until the others have given back what this node may have lost.
     pub refilling: u64,
+    /// Of the layout that is being changed to: the partitions that it is to hold, of all replica sets; 0 while the layout does not change.
+    pub to_fill: u64,
+    /// Those of them that it has from all who held them before.
+    pub filled: u64,
+    /// Partitions that it holds no more, and whose data it has yet to drop.
+    pub leftovers: u64,
     /// Whether it has not heard yet from enough others whether it has lost anything: it answers no read that counts replicas
     /// until then.
     pub unverified: bool,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Account, ApplyLayout, BucketAction, BucketDescription, BucketEntry, BucketRequest,
-    ClusterStatus, Lifetime, List, Listing, Repair, Repaired,
+    ClusterStatus, KnownLayouts, Lifetime, List, Listing, Repair, Repaired,
 };
 
 /// The longest bucket name, in bytes.
@@ -212,6 +212,8 @@ pub enum Request {
     Repair(Repair),
     /// Have these nodes make the next layout.
     Apply(Box<ApplyLayout>),
+    /// Tell what you know of layouts.
+    Layouts,
 }
 
 /// Stores a value: removes the dots in the context and adds one of its own.
@@ -283,6 +285,7 @@ impl Request {
             | Request::Buckets
             | Request::Status
             | Request::Repair(_)
+            | Request::Layouts
             | Request::Apply(_) => None,
         }
     }
@@ -295,6 +298,7 @@ impl Request {
             Request::Bucket(request) => !matches!(request.action, BucketAction::Show),
             Request::Get(_)
             | Request::Describe
+            | Request::Layouts
             | Request::List(_)
             | Request::Buckets
             | Request::Status
@@ -358,6 +362,8 @@ pub enum Answer {
     Repaired(Repaired),
     /// The layout was chosen; this is its version.
     Applied(u64),
+    /// What the answering node knows of layouts.
+    Layouts(Box<KnownLayouts>),
     /// Any other answer, with the account that was asked for.
     Explained(Box<Explained>),
     /// Nothing was changed, and nothing will be.
@@ -436,6 +442,7 @@ impl Answer {
             Answer::Status(_) => "Status",
             Answer::Repaired(_) => "Repaired",
             Answer::Applied(_) => "Applied",
+            Answer::Layouts(_) => "Layouts",
             Answer::Explained(_) => "Explained",
             Answer::Refused(_) => "Refused",
             Answer::Unmet(_) => "Unmet",

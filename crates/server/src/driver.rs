@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use quorate_node::{Caller, Input, Node, Output, Slow, Telling, Time, Vitals};
 use quorate_protocol::{Answer, Header, Message, Refusal, ReplicaReply, Request, RequestId, Unmet};
-use quorate_ring::NodeId;
+use quorate_ring::{NodeId, NodeSpec};
 use quorate_storage::rocks::Stats;
 use quorate_storage::{CommitEvent, Storage};
 use quorate_transport::{CloseReason, Identity, SendError, Sender};
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Sleep, sleep_until};
 
 use crate::backend::Readiness;
@@ -57,7 +57,8 @@ const WAIT_MAX: Duration = Duration::from_millis(500);
 /// evidence that nobody takes away would grow without end.
 const YIELD_MAX: Duration = Duration::from_millis(50);
 
-const NO_CHANGES: &str = "the layout of a cluster cannot be changed yet in this version";
+/// How long connections to nodes are kept that have left the layout: what they were passed on before they finish, and answer.
+const FAREWELL: Duration = Duration::from_secs(30);
 
 /// The loop turns at least so often, so that it notices when it was stopped.
 const HEARTBEAT: Duration = Duration::from_millis(200);
@@ -88,7 +89,6 @@ enum Asker {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Complaint {
     BreaksProtocol,
-    NotInLayout,
     TooFarBehind,
 }
 
@@ -96,8 +96,10 @@ enum Complaint {
 pub(crate) struct Surroundings {
     /// This node's name.
     pub(crate) name: String,
-    /// The other nodes, by id.
-    pub(crate) peers: BTreeMap<NodeId, String>,
+    /// Its id.
+    pub(crate) id: NodeId,
+    /// Whom to dial: whoever does hears of it by this.
+    pub(crate) roster: watch::Sender<Vec<NodeSpec>>,
     /// Requests that take longer are logged.
     pub(crate) slow_request: Option<Duration>,
     /// After this time without a word from this node every peer has given it up.
@@ -112,6 +114,12 @@ pub(crate) struct Driver<S> {
     readiness: Readiness,
     origin: Instant,
     connections: HashMap<ConnectionId, Link>,
+    /// The other nodes by name: those of the live layouts, and who has just left.
+    peers: BTreeMap<NodeId, String>,
+    /// Those who have left, and until when they are dialled.
+    leaving: BTreeMap<NodeId, (NodeSpec, Instant)>,
+    /// Whether the layouts are others since the roster was made.
+    has_moved: bool,
     /// The connections we dialled, by node: the core believes exactly these nodes to be up.
     dialled: BTreeMap<NodeId, ConnectionId>,
     /// The connection each node last asked on, or dialled if it has not asked yet: answers to its requests go there.
@@ -142,17 +150,20 @@ impl<S: Storage> Driver<S> {
         metrics: Arc<Metrics>,
         stats: fn(&S) -> Stats,
     ) -> Self {
-        let steps = Steps::if_shown(&surroundings.name, &surroundings.peers);
+        let steps = Steps::if_shown(&surroundings.name, &BTreeMap::new());
         node.tell_of(Telling {
             steps: steps.is_some(),
             slower_than: surroundings.slow_request,
         });
-        Driver {
+        let mut driver = Driver {
             node,
             surroundings,
             readiness,
             origin: Instant::now(),
             connections: HashMap::new(),
+            peers: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+            has_moved: false,
             dialled: BTreeMap::new(),
             accepted: BTreeMap::new(),
             askers: HashMap::new(),
@@ -167,6 +178,62 @@ impl<S: Storage> Driver<S> {
             slow: Throttle::new(),
             disk_full: false,
             woken: Instant::now(),
+        };
+        driver.enrol();
+        driver.metrics.hints(driver.peers.values(), &[]);
+        driver
+    }
+
+    /// Makes the roster of whom to dial: the nodes of the live layouts, and for a while those who have left them.
+    fn enrol(&mut self) {
+        let now = Instant::now();
+        self.has_moved = false;
+        let known = self.node.layouts();
+        let next = known.next.iter().map(|change| &change.chosen.layout);
+        let mut all: BTreeMap<NodeId, NodeSpec> = BTreeMap::new();
+        // The latest tells where a node is reached.
+        for layout in std::iter::once(&known.current).chain(next) {
+            all.extend(layout.nodes().iter().map(|spec| (spec.id, spec.clone())));
+        }
+        all.remove(&self.surroundings.id);
+        for spec in self.surroundings.roster.borrow().iter() {
+            if !all.contains_key(&spec.id) && !self.leaving.contains_key(&spec.id) {
+                self.leaving.insert(spec.id, (spec.clone(), now + FAREWELL));
+            }
+        }
+        self.leaving
+            .retain(|node, (_, until)| *until > now && !all.contains_key(node));
+        let leaving = self.leaving.values().map(|(spec, _)| spec.clone());
+        all.extend(leaving.map(|spec| (spec.id, spec)));
+        let before = self.surroundings.roster.borrow().clone();
+        for gone in before.iter().filter(|spec| all.get(&spec.id) != Some(spec)) {
+            if let Some(id) = self.dialled.get(&gone.id).copied()
+                && let Some(link) = self.connections.get(&id)
+            {
+                let why = "this node is in no layout any more, or is reached elsewhere";
+                link.sender.close(why);
+                self.lost(id, &CloseReason::Local(why.to_owned()));
+            }
+        }
+        self.peers = all
+            .values()
+            .map(|spec| (spec.id, spec.name.clone()))
+            .collect();
+        if let Some(steps) = &mut self.steps {
+            steps.know(&self.peers);
+        }
+        let roster: Vec<NodeSpec> = all.into_values().collect();
+        if roster != before {
+            self.surroundings.roster.send_replace(roster);
+        }
+        self.readiness.set(self.node.ready());
+    }
+
+    /// Whom to dial may be others: the layouts are, or somebody who left them has had his time.
+    fn keep_roster(&mut self) {
+        let now = Instant::now();
+        if self.has_moved || self.leaving.values().any(|(_, until)| *until <= now) {
+            self.enrol();
         }
     }
 
@@ -209,6 +276,7 @@ impl<S: Storage> Driver<S> {
                 while let Some(input) = self.node.submit() {
                     self.committed(input);
                 }
+                self.keep_roster();
                 if self.outputs.is_empty() && self.follow.is_empty() {
                     break;
                 }
@@ -380,13 +448,6 @@ impl<S: Storage> Driver<S> {
             self.outputs.push(Output::Answer(caller, refused));
             return;
         }
-        if let Request::Apply(_) = request {
-            // The core could; but this driver dials the nodes of its first layout, and no others.
-            let refused = Refusal::Impossible(NO_CHANGES.to_owned());
-            self.outputs
-                .push(Output::Answer(caller, Answer::Refused(refused)));
-            return;
-        }
         let input = Input::Request(caller, header, request);
         self.node.handle(now, input, &mut self.outputs);
     }
@@ -403,7 +464,12 @@ impl<S: Storage> Driver<S> {
             reserve_bytes: pulse.reserve_bytes,
             uptime,
             ready: self.node.ready().is_ok(),
-            peers: self.surroundings.peers.len(),
+            peers: self.peers.len(),
+            layout_version: {
+                let known = self.node.layouts();
+                let next = known.next.as_ref().map(|c| c.chosen.layout.version());
+                next.unwrap_or(known.current.version())
+            },
             peers_up: self.dialled.len(),
             node_connections: self.connections.len() - client_connections,
             client_connections,
@@ -412,8 +478,7 @@ impl<S: Storage> Driver<S> {
         self.metrics
             .upkeep(&upkeep, self.node.vnodes_with_evidence());
         let pending = self.node.pending_hints();
-        self.metrics
-            .hints(self.surroundings.peers.values(), &pending);
+        self.metrics.hints(self.peers.values(), &pending);
         self.input(Input::Vitals(Box::new(Vitals {
             release: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_s: uptime.as_secs(),
@@ -463,15 +528,13 @@ impl<S: Storage> Driver<S> {
     fn slow(&mut self, request: &Slow) {
         self.metrics.slow();
         if let Some(suppressed) = self.slow.allows(Instant::now()) {
-            let Surroundings { name, peers, .. } = &self.surroundings;
-            slow::log(name, peers, request, suppressed);
+            slow::log(&self.surroundings.name, &self.peers, request, suppressed);
         }
     }
 
     // ---- Connections ----
 
     fn opened(&mut self, id: ConnectionId, end: End, sender: Sender) {
-        let peers = &self.surroundings.peers;
         match &end {
             End::Dialled(node) => {
                 if let Some(old) = self.dialled.insert(*node, id) {
@@ -480,7 +543,7 @@ impl<S: Storage> Driver<S> {
                 }
                 tracing::info!(
                     node = self.surroundings.name,
-                    peer = self.surroundings.peers.get(node),
+                    peer = self.peers.get(node),
                     address = %sender.remote_address(),
                     "up"
                 );
@@ -490,15 +553,7 @@ impl<S: Storage> Driver<S> {
                 self.readiness.set(self.node.ready());
                 return;
             }
-            End::Accepted(Identity::Node(node)) if !peers.contains_key(&NodeId(*node)) => {
-                let peer = sender.peer().to_string();
-                if self.is_news(Complaint::NotInLayout, &peer) {
-                    let address = sender.remote_address();
-                    tracing::warn!(peer, %address, "not in this layout: turned away");
-                }
-                sender.close("this node is not in the layout");
-                return;
-            }
+            // Also one that is in no layout: it is of this cluster, by its certificate, and may be about to join, or have left.
             End::Accepted(Identity::Node(node)) => {
                 self.accepted.insert(NodeId(*node), id);
             }
@@ -517,7 +572,7 @@ impl<S: Storage> Driver<S> {
                 self.dialled.remove(&node);
                 tracing::info!(
                     node = self.surroundings.name,
-                    peer = self.surroundings.peers.get(&node),
+                    peer = self.peers.get(&node),
                     %reason,
                     "down"
                 );
@@ -649,7 +704,10 @@ impl<S: Storage> Driver<S> {
                 match output {
                     Output::Send(node, message) => self.send(node, message),
                     Output::Answer(caller, answer) => self.answer(caller, answer),
-                    Output::Event(event) => self.metrics.event(event),
+                    Output::Event(event) => {
+                        self.tell_of_layouts(event);
+                        self.metrics.event(event);
+                    }
                     Output::Step(step) => {
                         if let Some(steps) = &self.steps {
                             steps.step(&step);
@@ -662,6 +720,38 @@ impl<S: Storage> Driver<S> {
                 self.input(input);
             }
         }
+    }
+
+    /// How a change of the layout goes on belongs in the log.
+    fn tell_of_layouts(&mut self, event: quorate_node::Event) {
+        use quorate_node::Event as Happened;
+        let node = &self.surroundings.name;
+        let known = self.node.layouts();
+        let next = known.next.as_ref().map(|c| c.chosen.layout.version());
+        let version = next.unwrap_or(known.current.version());
+        match event {
+            Happened::LayoutBegun => {
+                tracing::info!(node, version, "the layout changes: a newer one was applied");
+            }
+            Happened::LayoutComplete => tracing::info!(
+                node,
+                version,
+                "every node of the newer layout has what it is to hold: reads go by it from here on"
+            ),
+            Happened::LayoutRetired => {
+                tracing::info!(node, version, "the change of the layout is done");
+            }
+            Happened::LayoutsUnsound => {
+                tracing::error!(
+                    node,
+                    version,
+                    "another node told of layouts that cannot be true together with what is known here: nothing was taken over"
+                );
+                return;
+            }
+            _ => return,
+        }
+        self.has_moved = true;
     }
 
     fn send(&mut self, node: NodeId, message: Message) {

@@ -1,7 +1,7 @@
 //! Whose data a directory holds: written at the first start, checked at every later one.
 //!
-//! A node that starts over another node's data would vote twice for what that node said; one that starts under another
-//! layout would look for its keys in the wrong places. Both are silent, so both are refused.
+//! A node that starts over another node's data would vote twice for what that node said; one that starts with another first
+//! layout than its cluster's would look for its keys in the wrong places. Both are silent, so both are refused.
 
 use quorate_ring::{ClusterId, Layout, NodeId};
 use quorate_storage::{Batch, Family, Level, Storage, StorageError, Ticket};
@@ -29,11 +29,19 @@ pub(crate) enum Mismatch {
     Refused(String),
 }
 
-/// Checks what the directory says, or says it if it is new. Gives the ticket to wait for in that case.
+/// What a directory says.
+pub(crate) struct Recognised {
+    /// The layout with which this node was first started.
+    pub(crate) first: Layout,
+    /// If it was new and says so only now: when that is on disk.
+    pub(crate) made: Option<Ticket>,
+}
+
+/// Checks what the directory says, or says it if it is new.
 pub(crate) fn recognise<S: Storage>(
     storage: &mut S,
     checked: &Checked,
-) -> Result<Option<Ticket>, Mismatch> {
+) -> Result<Recognised, Mismatch> {
     let refused = |what: String| Mismatch::Refused(what);
     let own = Identity {
         cluster: checked.layout.cluster(),
@@ -49,7 +57,10 @@ pub(crate) fn recognise<S: Storage>(
         let ticket = storage.commit(batch, Level::Synced);
         let reported = storage.submit();
         assert!(reported.is_none(), "a sync is always reported as an event");
-        return Ok(Some(ticket));
+        return Ok(Recognised {
+            first: checked.layout.clone(),
+            made: Some(ticket),
+        });
     };
     let found: Identity = serde_json::from_slice(&found).map_err(|error| {
         refused(format!(
@@ -76,22 +87,25 @@ pub(crate) fn recognise<S: Storage>(
     };
     let layout: Layout = serde_json::from_slice(&layout)
         .map_err(|error| refused(format!("its layout is unreadable: {error}")))?;
-    if layout.version() != checked.layout.version() {
+    let (first, given) = (layout.version(), checked.layout.version());
+    if first == given && layout.digest() != checked.layout.digest() {
         return Err(refused(format!(
-            "it was used under layout version {}, and {} has version {}: a cluster's layout cannot be changed yet, so \
-             name the layout it was made with",
-            layout.version(),
-            checked.config.layout.display(),
-            checked.layout.version()
-        )));
-    }
-    if layout.digest() != checked.layout.digest() {
-        return Err(refused(format!(
-            "it was used under another layout of version {} than {}, which was edited since: restore the layout the \
-             cluster was made with (another node has a copy)",
-            layout.version(),
+            "it was used under another layout of version {first} than {}, which was edited since: restore the layout the \
+             cluster was made with (another node has a copy), and change it with `quorate cluster`",
             checked.config.layout.display()
         )));
     }
-    Ok(None)
+    if first != given {
+        tracing::warn!(
+            node = checked.config.name,
+            file = %checked.config.layout.display(),
+            given,
+            first,
+            "the layout in this file is not what this node began with, and is not looked at: it goes by what its cluster tells"
+        );
+    }
+    Ok(Recognised {
+        first: layout,
+        made: None,
+    })
 }

@@ -26,7 +26,7 @@ use serde::Serialize;
 
 /// How long certificates hold: as long as the CA. There is no renewal yet, and a cluster that stops talking to itself
 /// one day is worse than a certificate that is valid for long.
-const VALIDITY: Duration = Duration::from_secs(10 * 365 * 86_400);
+pub(crate) const VALIDITY: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// The client's name in the certificate that is made with the cluster.
 const CLIENT_NAME: &str = "cli";
@@ -128,7 +128,7 @@ pub enum InitError {
     },
 }
 
-fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> InitError {
+pub(crate) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> InitError {
     let path = path.to_owned();
     move |source| InitError::Io {
         action,
@@ -154,7 +154,10 @@ pub fn init(dir: &Path, options: &InitOptions) -> Result<InitReport, InitError> 
 pub fn init_at(dir: &Path, nodes: &[NodePlan]) -> Result<InitReport, InitError> {
     let dir = std::path::absolute(dir).map_err(io_error("use", dir))?;
     for (at, node) in nodes.iter().enumerate() {
-        check_name(node, &nodes[..at])?;
+        check_name(&node.name)?;
+        if nodes[..at].iter().any(|n| n.name == node.name) {
+            return Err(taken(&node.name));
+        }
     }
     refuse_a_second(&dir, nodes)?;
     let parent = dir.parent().unwrap_or(Path::new("/"));
@@ -193,11 +196,7 @@ fn plan(options: &InitOptions) -> Result<Vec<NodePlan>, InitError> {
             options.base_port, options.nodes
         )));
     }
-    let host = &options.host;
-    let host = match host.parse() {
-        Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
-        _ => host.clone(),
-    };
+    let host = host_in_address(&options.host);
     Ok((1..=options.nodes)
         .map(|number| {
             let address = format!("{host}:{}", options.base_port + number);
@@ -211,6 +210,14 @@ fn plan(options: &InitOptions) -> Result<Vec<NodePlan>, InitError> {
         .collect())
 }
 
+/// A host as it stands in front of a port.
+pub(crate) fn host_in_address(host: &str) -> String {
+    match host.parse() {
+        Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
+        _ => host.to_owned(),
+    }
+}
+
 /// The region of the node at this position: they are dealt in turn.
 pub(crate) fn region_of(regions: &[String], at: usize) -> String {
     match regions.len() {
@@ -220,21 +227,21 @@ pub(crate) fn region_of(regions: &[String], at: usize) -> String {
 }
 
 /// Names become files, so they may not lead elsewhere, and may not be those of other files here.
-fn check_name(node: &NodePlan, before: &[NodePlan]) -> Result<(), InitError> {
-    let name = &node.name;
+pub(crate) fn check_name(name: &str) -> Result<(), InitError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
         return Err(InitError::Options(format!(
             "{name:?} is no name for a node: use letters, digits, '-', '_' and '.'"
         )));
     }
-    if matches!(name.as_str(), "ca" | "client" | "layout") || before.iter().any(|n| n.name == *name)
-    {
-        return Err(InitError::Options(format!(
-            "the name {name:?} is taken: choose another"
-        )));
+    match matches!(name, "ca" | "client" | "layout") {
+        true => Err(taken(name)),
+        false => Ok(()),
     }
-    Ok(())
+}
+
+fn taken(name: &str) -> InitError {
+    InitError::Options(format!("the name {name:?} is taken: choose another"))
 }
 
 fn refuse_a_second(dir: &Path, nodes: &[NodePlan]) -> Result<(), InitError> {
@@ -334,7 +341,7 @@ fn listen(address: &str) -> Result<SocketAddr, InitError> {
     Ok(SocketAddr::from(([0, 0, 0, 0], port)))
 }
 
-fn node_toml(spec: &NodeSpec) -> Result<String, InitError> {
+pub(crate) fn node_toml(spec: &NodeSpec) -> Result<String, InitError> {
     let NodeSpec { name, .. } = spec;
     let quic = listen(&spec.quic)?;
     let http = listen(&spec.http)?;
@@ -372,14 +379,14 @@ fn client_toml(layout: &Layout) -> String {
     )
 }
 
-fn make_dir(path: &Path) -> Result<(), InitError> {
+pub(crate) fn make_dir(path: &Path) -> Result<(), InitError> {
     fs::DirBuilder::new()
         .mode(0o700)
         .create(path)
         .map_err(io_error("make", path))
 }
 
-fn write(path: &Path, text: &str, mode: u32) -> Result<(), InitError> {
+pub(crate) fn write(path: &Path, text: &str, mode: u32) -> Result<(), InitError> {
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true).mode(mode);
     options

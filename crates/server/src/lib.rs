@@ -14,6 +14,7 @@
 //!   storage: committer thread ----+              core    +--> storage
 //! ```
 
+mod admit;
 mod backend;
 pub mod config;
 mod dev;
@@ -30,6 +31,7 @@ mod running;
 mod slow;
 mod steps;
 
+pub use admit::{AdmitOptions, Admitted, admit};
 pub use config::{Checked, ConfigError, DiskReserve, Durability, LogFormat, NodeConfig};
 pub use dev::{DevCluster, DevError, DevNode, DevOptions};
 pub use init::{InitError, InitNode, InitOptions, InitReport, NodePlan, init, init_at};

@@ -1,11 +1,11 @@
-//! Connections: one dialled to every other node and kept, and whatever others dial.
+//! Connections: one dialled to every other node of the live layouts and kept, and whatever others dial.
 //!
 //! Requests travel on the connection of whoever asks, answers come back on the same one; so between two nodes there are
 //! two connections, and neither side has to agree with the other which of them to keep.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use quorate_ring::{NodeId, NodeSpec};
@@ -14,8 +14,9 @@ use quorate_transport::{
     resolve,
 };
 use rand::Rng;
-use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::{Notify, watch};
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::event::{ConnectionId, End, Event, Events};
 
@@ -27,26 +28,75 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// A node that could not be reached for this long is worth a word: when a cluster starts, all nodes are away at first.
 const WORTH_A_WORD: Duration = Duration::from_secs(2);
 
-/// A knock for each peer: whoever dialled us is there, so that it need not be waited for.
+/// A knock for each node that is dialled: whoever dialled us is there, so that it need not be waited for.
 #[derive(Clone, Default)]
-pub(crate) struct Knocks(Arc<BTreeMap<NodeId, Notify>>);
+pub(crate) struct Knocks(Arc<Mutex<BTreeMap<NodeId, Arc<Notify>>>>);
 
 impl Knocks {
-    pub(crate) fn new(peers: &[NodeSpec]) -> Self {
-        Knocks(Arc::new(
-            peers.iter().map(|p| (p.id, Notify::new())).collect(),
-        ))
+    fn of(&self, node: NodeId) -> Arc<Notify> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(node).or_default().clone()
+    }
+
+    fn knock(&self, node: NodeId) {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(knock) = all.get(&node) {
+            knock.notify_waiters();
+        }
     }
 }
 
-/// Keeps a connection to that node open, for ever.
-pub(crate) async fn keep_dialled(
+/// Keeps a connection open to each node that it is told, as long as it is told. Ends by a panic alone.
+pub(crate) async fn keep_all_dialled(
     endpoint: Endpoint,
     events: Events,
-    peer: NodeSpec,
     knocks: Knocks,
+    mut roster: watch::Receiver<Vec<NodeSpec>>,
 ) {
-    let knock = &knocks.0[&peer.id];
+    let mut dials = JoinSet::new();
+    let mut running: BTreeMap<NodeId, (NodeSpec, AbortHandle)> = BTreeMap::new();
+    loop {
+        let wanted = roster.borrow_and_update().clone();
+        running.retain(|_, (spec, task)| {
+            let stays = wanted.contains(spec);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for spec in wanted {
+            running.entry(spec.id).or_insert_with(|| {
+                let dial = keep_dialled(
+                    endpoint.clone(),
+                    events.clone(),
+                    spec.clone(),
+                    knocks.clone(),
+                );
+                (spec, dials.spawn(dial))
+            });
+        }
+        loop {
+            tokio::select! {
+                changed = roster.changed() => match changed {
+                    Ok(()) => break,
+                    // The driver has ended, and so will this.
+                    Err(_) => std::future::pending().await,
+                },
+                Some(ended) = dials.join_next() => {
+                    if let Err(error) = ended
+                        && error.is_panic()
+                    {
+                        std::panic::resume_unwind(error.into_panic());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Keeps a connection to that node open, until it is aborted.
+async fn keep_dialled(endpoint: Endpoint, events: Events, peer: NodeSpec, knocks: Knocks) {
+    let knock = &*knocks.of(peer.id);
     let mut pause = PAUSE_MIN;
     let mut away_since = Instant::now();
     let mut told = None;
@@ -136,10 +186,8 @@ pub(crate) async fn accept(
     while let Some(connection) = acceptor.accept().await {
         let id = events.connection();
         let (sender, receiver) = connection.split();
-        if let Identity::Node(peer) = sender.peer()
-            && let Some(knock) = knocks.0.get(&NodeId(*peer))
-        {
-            knock.notify_waiters();
+        if let Identity::Node(peer) = sender.peer() {
+            knocks.knock(NodeId(*peer));
         }
         let end = End::Accepted(sender.peer().clone());
         events.push(Event::Opened(id, end, sender.clone()));

@@ -32,8 +32,9 @@ const REQUEST_BOUNDS_US: &[u64] = &[
     1_000_000, 2_000_000, 5_000_000, 30_000_000,
 ];
 
-const OPERATIONS: [&str; 10] = [
+const OPERATIONS: [&str; 11] = [
     "get", "put", "delete", "list", "bucket", "buckets", "status", "describe", "repair", "apply",
+    "layouts",
 ];
 const OUTCOMES: [&str; 4] = ["ok", "absent", "refused", "unmet"];
 const REPLICA_REQUESTS: [&str; 9] = [
@@ -58,6 +59,7 @@ impl Operation {
             Request::Describe => 7,
             Request::Repair(_) => 8,
             Request::Apply(_) => 9,
+            Request::Layouts => 10,
         })
     }
 }
@@ -137,6 +139,7 @@ pub(crate) struct Found {
     pub(crate) ready: bool,
     pub(crate) peers: usize,
     pub(crate) peers_up: usize,
+    pub(crate) layout_version: u64,
     pub(crate) node_connections: usize,
     pub(crate) client_connections: usize,
 }
@@ -203,6 +206,14 @@ struct Events {
     hints_dropped: Counter,
     fallback_coordinated: Counter,
     fallback_reads: Counter,
+    layouts_begun: Counter,
+    layouts_complete: Counter,
+    layouts_retired: Counter,
+    layouts_unsound: Counter,
+    turned_away: Counter,
+    reads_moved: Counter,
+    vnodes_dropped: Counter,
+    hints_readdressed: Counter,
 }
 
 struct Gauges {
@@ -210,6 +221,7 @@ struct Gauges {
     uptime: Gauge,
     peers: Gauge,
     peers_up: Gauge,
+    layout_version: Gauge,
     node_connections: Gauge,
     client_connections: Gauge,
     records: Gauge,
@@ -441,6 +453,38 @@ impl Metrics {
                     "lists_widened",
                     "Listings that asked more replicas because those asked first were slow",
                 ),
+                layouts_begun: make.counter(
+                    "layout_changes",
+                    "Changes of the layout that this node learnt of",
+                ),
+                layouts_complete: make.counter(
+                    "layout_changes_complete",
+                    "Changes of which it learnt that every node has what it is to hold, so that reads moved",
+                ),
+                layouts_retired: make.counter(
+                    "layout_changes_done",
+                    "Changes of which it learnt that they are done: the layout before is not asked any more",
+                ),
+                layouts_unsound: make.counter(
+                    "layouts_unsound",
+                    "Accounts of layouts from other nodes that cannot be true together with this node's; a bug, or another cluster",
+                ),
+                turned_away: make.counter(
+                    "layout_turned_away",
+                    "Times that another node refused something of this one's since the two knew different layouts",
+                ),
+                reads_moved: make.counter(
+                    "layout_reads_moved",
+                    "Reads that were begun anew since reads moved to another layout",
+                ),
+                vnodes_dropped: make.counter(
+                    "partitions_dropped",
+                    "Partitions that this node holds no more, and whose data it has dropped",
+                ),
+                hints_readdressed: make.counter(
+                    "hints_readdressed",
+                    "Hints that went to another node than the one they were kept for, which is no replica any more",
+                ),
             },
             upkeep: upkeep::Upkeep::new(&mut make),
             slow: make.counter(
@@ -460,7 +504,8 @@ impl Metrics {
             gauges: Gauges {
                 ready: make.gauge("ready", "1 if a majority of the cluster is in reach and the disk works"),
                 uptime: make.gauge("uptime_seconds", "Time since this node started"),
-                peers: make.gauge("peers", "Other nodes in the layout"),
+                layout_version: make.gauge("layout_version", "The latest layout that this node knows"),
+                peers: make.gauge("peers", "Other nodes in the live layouts"),
                 peers_up: make.gauge("peers_up", "Other nodes that this one reaches"),
                 node_connections: make.gauge(
                     "node_connections",
@@ -592,15 +637,14 @@ impl Metrics {
             Event::HintDropped => &events.hints_dropped,
             Event::FallbackCoordinated => &events.fallback_coordinated,
             Event::FallbackRead => &events.fallback_reads,
-            // No server's layout changes yet.
-            Event::LayoutBegun
-            | Event::LayoutComplete
-            | Event::LayoutRetired
-            | Event::LayoutsUnsound
-            | Event::TurnedAway
-            | Event::ReadMoved
-            | Event::VnodeDropped
-            | Event::HintReaddressed => return,
+            Event::LayoutBegun => &events.layouts_begun,
+            Event::LayoutComplete => &events.layouts_complete,
+            Event::LayoutRetired => &events.layouts_retired,
+            Event::LayoutsUnsound => &events.layouts_unsound,
+            Event::TurnedAway => &events.turned_away,
+            Event::ReadMoved => &events.reads_moved,
+            Event::VnodeDropped => &events.vnodes_dropped,
+            Event::HintReaddressed => &events.hints_readdressed,
             Event::Exchanged
             | Event::ExchangeBroken
             | Event::KeyReconciled
@@ -679,6 +723,7 @@ impl Metrics {
         };
         set(&gauges.ready, u64::from(found.ready));
         set(&gauges.uptime, found.uptime.as_secs());
+        set(&gauges.layout_version, found.layout_version);
         set(&gauges.peers, found.peers as u64);
         set(&gauges.peers_up, found.peers_up as u64);
         set(&gauges.node_connections, found.node_connections as u64);

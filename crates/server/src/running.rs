@@ -13,7 +13,7 @@ use std::time::Duration;
 use quorate_causal::ContextKey;
 use quorate_node::{Config, Limits, Node};
 use quorate_protocol::{Answer, Refusal, SIBLINGS_BYTES_FACTOR};
-use quorate_ring::NodeSpec;
+use quorate_ring::Layout;
 use quorate_storage::rocks::{self, OpenError, Rocks, RocksOptions};
 use quorate_storage::{CommitEvent, Storage, StorageError};
 use quorate_transport::{Acceptor, BindError, Endpoint, Tuning};
@@ -27,7 +27,7 @@ use crate::backend::{LocalNode, Readiness};
 use crate::config::{Checked, ConfigError, Durability, NodeConfig};
 use crate::driver::{Driver, Surroundings};
 use crate::event::{Event, Events};
-use crate::identity::{self, Mismatch};
+use crate::identity::{self, Mismatch, Recognised};
 use crate::links::{self, Knocks, Reader};
 use crate::metrics::{Metrics, Who};
 use crate::open_files;
@@ -243,17 +243,12 @@ fn run(
         .enable_all()
         .build()
         .map_err(|error| internal(&error))?;
-    let (storage, opened) = open_storage(&checked, &events, &mut queue)?;
+    let (storage, opened, first) = open_storage(&checked, &events, &mut queue)?;
     let unclean = tell_of_loss(&checked, &opened);
     let mut seed = [0; 32];
     rand::rng().fill_bytes(&mut seed);
-    let node = Node::new(
-        core_config(&checked, unclean),
-        checked.layout.clone(),
-        storage,
-        seed,
-    )
-    .map_err(|error| internal(&error))?;
+    let node = Node::new(core_config(&checked, unclean), first, storage, seed)
+        .map_err(|error| internal(&error))?;
     runtime.block_on(async {
         let config = &checked.config;
         let (endpoint, acceptor) =
@@ -282,7 +277,7 @@ fn open_storage(
     checked: &Checked,
     events: &Events,
     queue: &mut UnboundedReceiver<Event>,
-) -> Result<(Rocks, Opened), StartError> {
+) -> Result<(Rocks, Opened, Layout), StartError> {
     let config = &checked.config;
     let options = RocksOptions {
         durability: match config.durability {
@@ -297,13 +292,14 @@ fn open_storage(
         committed.push(Event::Commit(event));
     });
     let mut storage = Rocks::open(&config.data_dir, options, on_event)?;
-    let made = identity::recognise(&mut storage, checked).map_err(|error| match error {
-        Mismatch::Storage(error) => StartError::Storage(error),
-        Mismatch::Refused(reason) => StartError::NotThisNode {
-            dir: config.data_dir.clone(),
-            reason,
-        },
-    })?;
+    let Recognised { first, made } =
+        identity::recognise(&mut storage, checked).map_err(|error| match error {
+            Mismatch::Storage(error) => StartError::Storage(error),
+            Mismatch::Refused(reason) => StartError::NotThisNode {
+                dir: config.data_dir.clone(),
+                reason,
+            },
+        })?;
     // Before anything is written that could be lost.
     let opened = Opened::look(&config.data_dir, config.durability, made.is_some());
     let opened = opened.map_err(|error| {
@@ -327,7 +323,7 @@ fn open_storage(
             other => unreachable!("before the node runs came {other:?}"),
         }
     }
-    Ok((storage, opened))
+    Ok((storage, opened, first))
 }
 
 /// Whether what this node acknowledged last may be lost; says so to whoever reads its log.
@@ -368,6 +364,7 @@ fn core_config(checked: &Checked, unclean: bool) -> Config {
             verify_cycle: config.verify_cycle,
             collect_after: config.collect_after,
             collect_keys_per_second: config.collect_keys_per_second as u64,
+            fill_bytes_per_second: config.fill_bytes_per_second as u64,
             ..Limits::default()
         },
         upkeep: true,
@@ -422,15 +419,8 @@ async fn serve(
         acceptor,
         http,
     } = sockets;
-    let peers: Vec<NodeSpec> = checked
-        .layout
-        .nodes()
-        .iter()
-        .filter(|n| n.id != checked.id)
-        .cloned()
-        .collect();
     let readiness = Readiness::new();
-    let own = checked.layout.node(checked.id).expect("checked");
+    let own = &checked.own;
     let who = Who {
         id: own.id.0,
         name: own.name.clone(),
@@ -438,8 +428,8 @@ async fn serve(
         zone: own.zone.clone(),
     };
     let metrics = Arc::new(Metrics::new(who, node.storage().counters()));
-    metrics.hints(peers.iter().map(|peer| &peer.name), &[]);
-    let knocks = Knocks::new(&peers);
+    let knocks = Knocks::default();
+    let (roster, rosters) = watch::channel(Vec::new());
 
     // None of these ends by itself; one that panics takes the node with it.
     let mut tasks = JoinSet::new();
@@ -448,15 +438,8 @@ async fn serve(
     let accepting = tasks.spawn(accept);
     // Apart from the others: they hold their connections open, until those have heard the last answers.
     let mut reading = JoinSet::new();
-    for peer in &peers {
-        let (endpoint, events) = (endpoint.clone(), events.clone());
-        tasks.spawn(links::keep_dialled(
-            endpoint,
-            events,
-            peer.clone(),
-            knocks.clone(),
-        ));
-    }
+    let dialling = links::keep_all_dialled(endpoint.clone(), events.clone(), knocks, rosters);
+    tasks.spawn(dialling);
     let config = &checked.config;
     let (dir, reserve) = (config.data_dir.clone(), config.disk_reserve);
     // The first look comes before the first request: a full disk is not written to meanwhile, and what has expired is not
@@ -480,7 +463,8 @@ async fn serve(
 
     let surroundings = Surroundings {
         name: checked.config.name.clone(),
-        peers: peers.into_iter().map(|p| (p.id, p.name)).collect(),
+        id: checked.id,
+        roster,
         slow_request: config.slow_request,
         silence_max: tuning(config).max_idle + tuning(config).keep_alive,
         opened,

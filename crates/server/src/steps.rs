@@ -32,6 +32,11 @@ impl Steps {
         })
     }
 
+    /// The other nodes are these now.
+    pub(crate) fn know(&mut self, peers: &BTreeMap<NodeId, String>) {
+        self.peers.clone_from(peers);
+    }
+
     fn name(&self, node: NodeId) -> &str {
         self.peers.get(&node).map_or("another node", String::as_str)
     }
@@ -153,6 +158,7 @@ fn word(request: &Request) -> &'static str {
         Request::Status => "status",
         Request::Repair(_) => "repair",
         Request::Apply(_) => "apply",
+        Request::Layouts => "layouts",
     }
 }
 

@@ -1,7 +1,9 @@
 //! One file a command.
 
+pub(crate) mod admit;
 pub(crate) mod bench;
 pub(crate) mod bucket;
+pub(crate) mod cluster;
 pub(crate) mod completions;
 pub(crate) mod delete;
 pub(crate) mod dev;

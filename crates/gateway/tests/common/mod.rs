@@ -223,6 +223,7 @@ impl State {
             | Request::Buckets
             | Request::Status
             | Request::Describe
+            | Request::Layouts
             | Request::Apply(_) => Err(Refusal::Malformed("not over HTTP".to_owned())),
         }
     }

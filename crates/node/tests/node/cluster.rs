@@ -569,6 +569,7 @@ impl Cluster {
             Request::Buckets => "buckets".to_owned(),
             Request::Status => "status".to_owned(),
             Request::Apply(apply) => format!("layout {}", apply.version),
+            Request::Layouts => "layouts".to_owned(),
             Request::Repair(repair) => format!("repair partition {}", repair.partition),
         }
     }
@@ -593,6 +594,7 @@ impl Cluster {
                 format!("{} then {:?}", listing.keys.join(" "), listing.next)
             }
             Answer::Bucket(bucket) => format!("{bucket:?}"),
+            Answer::Layouts(told) => format!("{told:?}"),
             Answer::Buckets(buckets) => format!("{buckets:?}"),
             Answer::Status(status) => {
                 let told: Vec<&str> = status.nodes.iter().map(|n| n.name.as_str()).collect();
@@ -877,6 +879,7 @@ impl With for Request {
             | Request::Buckets
             | Request::Status
             | Request::Repair(_)
+            | Request::Layouts
             | Request::Apply(_) => {}
         }
         self

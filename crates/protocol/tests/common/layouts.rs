@@ -6,7 +6,8 @@ use proptest::collection::{btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 use quorate_protocol::{
-    ApplyLayout, Ballot, LayoutChange, LayoutReply, LayoutRequest, LiveLayouts, ProposedLayout,
+    ApplyLayout, Ballot, KnownLayouts, LayoutChange, LayoutReply, LayoutRequest, LiveLayouts,
+    PastLayout, ProposedLayout,
 };
 use quorate_ring::{ClusterId, Layout, LayoutSpec, NodeId, NodeSpec};
 
@@ -67,6 +68,48 @@ fn known() -> BoxedStrategy<LiveLayouts> {
             next,
         })
         .boxed()
+}
+
+/// Anything that may be told to operators.
+pub(crate) fn told() -> BoxedStrategy<KnownLayouts> {
+    let past = (any::<u64>(), any::<u64>(), vec(0u64..9, 0..4), ids());
+    let past = past.prop_map(|(version, since_s, nodes, dead)| PastLayout {
+        version,
+        since_s,
+        nodes: nodes.into_iter().map(spec).collect(),
+        dead,
+    });
+    (".{0,9}", known(), vec(past, 0..3))
+        .prop_map(|(node, live, history)| KnownLayouts {
+            node,
+            live,
+            history,
+        })
+        .boxed()
+}
+
+/// One of them.
+pub(crate) fn some_told() -> KnownLayouts {
+    KnownLayouts {
+        node: "n1".to_owned(),
+        live: LiveLayouts {
+            current: layout(1),
+            next: Some(LayoutChange {
+                chosen: ProposedLayout {
+                    layout: following(2),
+                    dead: [NodeId(3)].into(),
+                },
+                synced: [NodeId(1)].into(),
+                complete: BTreeSet::new(),
+            }),
+        },
+        history: vec![PastLayout {
+            version: 1,
+            since_s: 1_700_000_000,
+            nodes: vec![spec(1)],
+            dead: BTreeSet::new(),
+        }],
+    }
 }
 
 /// Anything that may be asked to be applied.

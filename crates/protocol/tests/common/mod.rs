@@ -326,6 +326,7 @@ fn request() -> BoxedStrategy<Request> {
         list,
         bucket,
         Just(Request::Describe),
+        Just(Request::Layouts),
         Just(Request::Buckets),
         Just(Request::Status),
         any::<u16>().prop_map(|partition| Request::Repair(Repair { partition })),
@@ -400,6 +401,7 @@ fn answer() -> BoxedStrategy<Answer> {
         }),
         upkeep::repaired().prop_map(Answer::Repaired),
         any::<u64>().prop_map(Answer::Applied),
+        layouts::told().prop_map(|told| Answer::Layouts(Box::new(told))),
         (refusal(), account()).prop_map(|(refusal, account)| {
             Answer::Explained(Explained::new(&Answer::Refused(refusal), account))
         }),
@@ -624,6 +626,9 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
             keys_judged: 2,
             damaged_keys: 1,
             refilling: 3,
+            to_fill: 256,
+            filled: 100,
+            leftovers: 2,
             unverified: true,
             oldest: Some(OldestExchange {
                 partition: 255,
@@ -762,6 +767,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
         ("status", Request::Status),
         ("repair", Request::Repair(Repair { partition: 255 })),
         ("apply", Request::Apply(Box::new(layouts::some_apply()))),
+        ("layouts", Request::Layouts),
     ];
     let refusals = [
         ("malformed", Refusal::Malformed(text("why"))),
@@ -886,6 +892,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
         ),
         ("repaired", Answer::Repaired(upkeep::some_repaired())),
         ("applied", Answer::Applied(2)),
+        ("layouts", Answer::Layouts(Box::new(layouts::some_told()))),
         (
             "explained",
             Answer::Explained(Explained::new(&Answer::Absent, account)),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use quorate_ring::{Layout, NodeId};
+use quorate_ring::{Layout, NodeId, NodeSpec};
 use quorate_transport::{Credentials, Identity};
 
 use super::{ConfigError, Durability, NodeConfig};
@@ -12,7 +12,11 @@ use super::{ConfigError, Durability, NodeConfig};
 #[derive(Clone)]
 pub struct Checked {
     pub(crate) config: NodeConfig,
+    /// The layout that it is first started with.
     pub(crate) layout: Layout,
+    /// Who this node is.
+    pub(crate) own: NodeSpec,
+    /// The same as in the layout, or outside it so far.
     pub(crate) id: NodeId,
     pub(crate) secret: [u8; 32],
     pub(crate) credentials: Credentials,
@@ -28,16 +32,11 @@ pub(super) fn check(config: &NodeConfig) -> Result<Checked, ConfigError> {
     let text = read(config, "layout", "the layout", &config.layout)?;
     let layout: Layout = serde_json::from_str(&text)
         .map_err(|error| unusable("layout", &config.layout, format!("not a layout: {error}")))?;
-    let Some(node) = layout.node_by_name(&config.name) else {
-        let names: Vec<&str> = layout.nodes().iter().map(|n| n.name.as_str()).collect();
-        let names = names.join(", ");
-        let reason = format!(
-            "it has no node named '{}' (it has {names}): correct `name`, or name the layout of this node's cluster",
-            config.name
-        );
-        return Err(unusable("layout", &config.layout, reason));
+    let own = match layout.node_by_name(&config.name) {
+        Some(node) => node.clone(),
+        None => outside(config, &layout)?,
     };
-    let id = node.id;
+    let id = own.id;
 
     let text = read(config, "secret", "the context secret", &config.secret)?;
     let secret = parse_secret(&text).map_err(|why| unusable("secret", &config.secret, why))?;
@@ -56,18 +55,57 @@ pub(super) fn check(config: &NodeConfig) -> Result<Checked, ConfigError> {
     }
     if name.identity != Identity::Node(id.0) {
         let reason = format!(
-            "it was issued to {}, and '{}' is node {} in the layout: use the certificate of this node",
+            "it was issued to {}, and '{}' is node {}: use the certificate of this node",
             name.identity, config.name, id.0
         );
         return Err(unusable("certificate", &config.certificate, reason));
     }
     Ok(Checked {
         config: config.clone(),
+        own,
         id,
         layout,
         secret,
         credentials,
     })
+}
+
+/// Who a node is that the layout does not name.
+fn outside(config: &NodeConfig, layout: &Layout) -> Result<NodeSpec, ConfigError> {
+    let unusable = |key: &'static str, path: &Path, reason: String| ConfigError::Unusable {
+        key,
+        config: config.file.clone(),
+        path: path.to_owned(),
+        reason,
+    };
+    let Some(path) = &config.node else {
+        let names: Vec<&str> = layout.nodes().iter().map(|n| n.name.as_str()).collect();
+        let names = names.join(", ");
+        let reason = format!(
+            "it has no node named '{}' (it has {names}): correct `name`, name the layout of this node's cluster, or give \
+             `node`, the file that `quorate admit` wrote for a node that is to join",
+            config.name
+        );
+        return Err(unusable("layout", &config.layout, reason));
+    };
+    let text = read(config, "node", "who this node is", path)?;
+    let own: NodeSpec = serde_json::from_str(&text)
+        .map_err(|error| unusable("node", path, format!("not a node: {error}")))?;
+    if own.name != config.name {
+        let reason = format!(
+            "it is of '{}', and `name` is '{}': name the file of this node",
+            own.name, config.name
+        );
+        return Err(unusable("node", path, reason));
+    }
+    if let Some(other) = layout.node(own.id) {
+        let reason = format!(
+            "it says that '{}' is node {}, and that is '{}' in the layout: have another made with `quorate admit`",
+            own.name, own.id.0, other.name
+        );
+        return Err(unusable("node", path, reason));
+    }
+    Ok(own)
 }
 
 fn read(
@@ -108,14 +146,18 @@ fn parse_secret(text: &str) -> Result<[u8; 32], String> {
 
 impl fmt::Display for Checked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Checked { config, layout, .. } = self;
+        let Checked {
+            config,
+            layout,
+            own: node,
+            ..
+        } = self;
         let durability = match config.durability {
             Durability::Fsync => "fsync: a write is acknowledged when the disk has it",
             Durability::Os => {
                 "os: a write is acknowledged when the operating system has it; power loss may take it"
             }
         };
-        let node = layout.node(self.id).expect("checked above");
         writeln!(f, "{} is sound.", config.file.display())?;
         writeln!(
             f,

@@ -36,7 +36,7 @@ const fn key(
 }
 
 /// Every key. This table is what `--help` and the documentation list.
-pub const KEYS: [Key; 25] = [
+pub const KEYS: [Key; 27] = [
     key(
         "name",
         "QUORATE_NAME",
@@ -66,6 +66,12 @@ pub const KEYS: [Key; 25] = [
         "QUORATE_LAYOUT",
         None,
         "the file of the cluster's layout, as init wrote it",
+    ),
+    key(
+        "node",
+        "QUORATE_NODE",
+        Some("none"),
+        "the file that says who this node is, as `quorate admit` writes it, for one that the layout does not name",
     ),
     key(
         "secret",
@@ -170,6 +176,12 @@ pub const KEYS: [Key; 25] = [
         "of how many keys in a second this node has such remains forgotten; while requests come, of an eighth",
     ),
     key(
+        "fill_bytes_per_second",
+        "QUORATE_FILL_BYTES_PER_SECOND",
+        Some("20 MiB"),
+        "while the layout changes: how many bytes this node takes and gives in a second to be filled with what it is to hold",
+    ),
+    key(
         "disk_reserve",
         "QUORATE_DISK_RESERVE",
         Some("auto"),
@@ -260,6 +272,7 @@ pub(super) fn load(
         http_listen: values.address("http_listen")?,
         durability: values.durability()?,
         layout: values.path("layout")?,
+        node: values.path_or_none("node")?,
         secret: values.path("secret")?,
         ca: values.path("ca")?,
         certificate: values.path("certificate")?,
@@ -276,6 +289,7 @@ pub(super) fn load(
         verify_cycle: values.pace("verify_cycle")?,
         collect_after: values.pace("collect_after")?,
         collect_keys_per_second: values.size("collect_keys_per_second", 1, 1 << 30)?,
+        fill_bytes_per_second: values.size("fill_bytes_per_second", 1, usize::MAX)?,
         disk_reserve: values.disk_reserve()?,
         slow_request: values.duration("slow_request")?,
         log_format: values.log_format()?,
@@ -408,6 +422,13 @@ impl Values<'_> {
         })
     }
 
+    fn path_or_none(&self, name: &'static str) -> Result<Option<PathBuf>, ConfigError> {
+        match self.text(name)?.text.as_str() {
+            "none" => Ok(None),
+            _ => self.path(name).map(Some),
+        }
+    }
+
     fn address(&self, name: &'static str) -> Result<SocketAddr, ConfigError> {
         let given = self.text(name)?;
         given.text.parse().map_err(|_| {
@@ -495,6 +516,8 @@ mod tests {
         assert_eq!(default("hedge_percent") as u32, limits.hedge_percent);
         let rate = default("repair_bytes_per_second") as u64;
         assert_eq!(rate, limits.repair_bytes_per_second);
+        let rate = default("fill_bytes_per_second") as u64;
+        assert_eq!(rate, limits.fill_bytes_per_second);
         let rate = default("collect_keys_per_second") as u64;
         assert_eq!(rate, limits.collect_keys_per_second);
         for (name, pace) in [

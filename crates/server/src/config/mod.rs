@@ -71,6 +71,8 @@ pub struct NodeConfig {
     pub durability: Durability,
     /// The file of the cluster's first layout, JSON.
     pub layout: PathBuf,
+    /// The file that says who this node is, for one that the layout does not name.
+    pub node: Option<PathBuf>,
     /// The file of the secret that authenticates contexts.
     pub secret: PathBuf,
     /// The cluster's CA certificate.
@@ -103,6 +105,8 @@ pub struct NodeConfig {
     pub collect_after: Duration,
     /// Of how many keys in a second that is collected.
     pub collect_keys_per_second: usize,
+    /// While the layout changes: how many bytes it takes and gives in a second to be filled with what it is to hold.
+    pub fill_bytes_per_second: usize,
     /// What must stay free on the disk: below it nothing is taken that adds a value.
     pub disk_reserve: DiskReserve,
     /// Requests that take at least so long are logged; `None` logs none.
@@ -127,7 +131,7 @@ impl NodeConfig {
         keys::load(path, env, overrides)
     }
 
-    /// Reads everything the configuration names and checks it together: the layout has this node, the certificate is this
+    /// Reads everything the configuration names and checks it together: the layout or `node` names this node, the certificate is this
     /// node's and of this cluster, the secret is one.
     ///
     /// # Errors

@@ -30,6 +30,9 @@ pub(super) struct Upkeep {
     forgotten: Counter,
     asked_again: Counter,
     refilling: Gauge,
+    to_fill: Gauge,
+    filled: Gauge,
+    leftovers: Gauge,
     verified: Gauge,
     judged: Gauge,
     damaged: Gauge,
@@ -112,6 +115,18 @@ impl Upkeep {
                 "reads_asked_again",
                 "Times that a read asked a replica again, as another had lost what it had shown",
             ),
+            to_fill: make.gauge(
+                "partitions_to_fill",
+                "While the layout changes: partitions that this node is to hold by the newer one",
+            ),
+            filled: make.gauge(
+                "partitions_filled",
+                "Of these, how many it has from all who held them before",
+            ),
+            leftovers: make.gauge(
+                "partitions_to_drop",
+                "Partitions that it holds no more, and whose data it has yet to drop",
+            ),
             refilling: make.gauge(
                 "partitions_refilling",
                 "Partitions that answer no read, until others have given back what was lost",
@@ -173,6 +188,9 @@ impl Upkeep {
             gauge.set(i64::try_from(number).unwrap_or(i64::MAX));
         };
         set(&self.refilling, status.refilling);
+        set(&self.to_fill, status.to_fill);
+        set(&self.filled, status.filled);
+        set(&self.leftovers, status.leftovers);
         set(&self.verified, u64::from(!status.unverified));
         set(&self.judged, status.keys_judged);
         set(&self.damaged, status.damaged_keys);
