@@ -5,7 +5,7 @@ use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
-use quorate_protocol::{Answer, Header, Overview, Request};
+use quorate_protocol::{Answer, Header, LayoutProgress, Overview, Request};
 use quorate_ring::Layout;
 
 use crate::problem::{Kind, Problem};
@@ -32,6 +32,10 @@ pub(crate) async fn respond<B: Backend>(
         "/v1/cluster/repair" => repair::on_repair(backend, parts).await,
         "/v1/cluster/layout" => match get(parts) {
             Ok(()) => layout(backend, parts).await.map(|json| ok(JSON, json)),
+            Err(problem) => Err(problem),
+        },
+        "/v1/cluster/progress" => match get(parts) {
+            Ok(()) => progress(backend, parts).await,
             Err(problem) => Err(problem),
         },
         _ => return None,
@@ -78,6 +82,20 @@ async fn overview<B: Backend>(backend: &B, parts: &Parts) -> Result<Response, Pr
     let overview = Overview::new(&status, &layout, 0);
     // Strings, numbers and lists always serialise.
     let body = serde_json::to_vec(&overview).unwrap_or_default();
+    Ok(ok(JSON, body))
+}
+
+/// How far a change of the layout has come.
+async fn progress<B: Backend>(backend: &B, parts: &Parts) -> Result<Response, Problem> {
+    let known = match backend.call(header(parts), Request::Layouts).await {
+        Answer::Layouts(known) => known,
+        other => return Err(unfit(other)),
+    };
+    let status = match backend.call(header(parts), Request::Status).await {
+        Answer::Status(status) => status,
+        other => return Err(unfit(other)),
+    };
+    let body = serde_json::to_vec(&LayoutProgress::new(&known, &status)).unwrap_or_default();
     Ok(ok(JSON, body))
 }
 

@@ -20,6 +20,7 @@
 //! | `GET /readyz` | 200, or 503 with the reason |
 //! | `GET /v1/cluster` | the nodes, how they are, and what is wrong |
 //! | `GET /v1/cluster/layout` | the layout |
+//! | `GET /v1/cluster/progress` | how far a change of the layout has come |
 //! | `GET /metrics` | the node's metrics as OpenMetrics text |
 //!
 //! *Invariant:* a key is taken from the raw path, everything after `/keys/`, and percent-decoded exactly once. No

@@ -4,7 +4,8 @@ mod common;
 
 use common::{BUSY, Http};
 use quorate_protocol::{
-    Answer, ClusterStatus, Description, NodeStatus, Refusal, Repair, Request, Unmet,
+    Answer, ClusterStatus, Description, KnownLayouts, LayoutChange, LiveLayouts, NodeStatus,
+    ProposedLayout, Refusal, Repair, Request, Unmet, UpkeepStatus,
 };
 use quorate_ring::{ClusterId, Layout, LayoutSpec, NodeId, NodeSpec};
 
@@ -32,7 +33,7 @@ async fn the_layout_is_shown_as_the_node_has_it() {
 #[tokio::test]
 async fn what_goes_wrong_is_a_problem() {
     let http = Http::new();
-    for route in ["/v1/cluster", "/v1/cluster/layout"] {
+    for route in ["/v1/cluster", "/v1/cluster/layout", "/v1/cluster/progress"] {
         http.store.script(Answer::Refused(Refusal::Overloaded));
         http.get(route).await.problem(503, "overloaded");
         http.store.script(Answer::Unmet(Unmet {
@@ -134,4 +135,94 @@ async fn a_repair_that_is_malformed_or_refused_says_so() {
     http.ask("POST", &format!("{path}?partition=9"), &[], "")
         .await
         .problem(422, "impossible");
+}
+
+fn node(id: u64) -> NodeSpec {
+    NodeSpec {
+        id: NodeId(id),
+        name: format!("node-{id}"),
+        region: "eu".into(),
+        zone: format!("z{id}"),
+        weight: 1,
+        quic: format!("10.0.0.{id}:1"),
+        http: format!("10.0.0.{id}:2"),
+    }
+}
+
+/// Three nodes become node 1, 2 and 4; the third was declared dead. The second does not answer.
+#[tokio::test]
+async fn how_far_a_change_has_come_is_told() {
+    let first = Layout::first(ClusterId(1), LayoutSpec::new((1..=3).map(node).collect())).unwrap();
+    let layout = first.next([1, 2, 4].map(node).to_vec()).unwrap();
+    let told = |id: u64, filled| NodeStatus {
+        id,
+        upkeep: UpkeepStatus {
+            to_fill: 256,
+            filled,
+            leftovers: 1,
+            ..UpkeepStatus::default()
+        },
+        ..NodeStatus::default()
+    };
+    let http = Http::new();
+    let mut live = LiveLayouts {
+        current: first,
+        next: Some(LayoutChange {
+            chosen: ProposedLayout {
+                layout,
+                dead: [NodeId(3)].into(),
+            },
+            synced: [NodeId(1)].into(),
+            complete: Default::default(),
+        }),
+    };
+    let script = |live: &LiveLayouts| {
+        http.store.script(Answer::Layouts(Box::new(KnownLayouts {
+            node: "node-1".into(),
+            live: live.clone(),
+            history: Vec::new(),
+        })));
+        let asked = http.store.calls().len();
+        let status = Answer::Status(ClusterStatus {
+            node: "node-1".into(),
+            nodes: vec![told(1, 256), told(4, 56)],
+            silent: vec!["node-2".into()],
+        });
+        http.store.script_after(asked + 1, status);
+    };
+    script(&live);
+    let reply = http.get("/v1/cluster/progress").await;
+    assert_eq!(reply.status, 200);
+    let json: serde_json::Value = serde_json::from_slice(reply.body.as_ref()).unwrap();
+    assert_eq!(json["stage"], "filling");
+    assert_eq!(json["version"], 2);
+    assert_eq!(
+        (&json["filled"], &json["to_fill"]),
+        (&312.into(), &512.into())
+    );
+    let of = |at: usize, what: &str| json["nodes"][at][what].clone();
+    let names = (0..4).map(|at| of(at, "name"));
+    assert!(names.eq(["node-1", "node-2", "node-4", "node-3"]));
+    assert_eq!(
+        (of(0, "part"), of(0, "synced")),
+        ("stays".into(), true.into())
+    );
+    assert_eq!(
+        (of(1, "filled"), of(1, "synced")),
+        (serde_json::Value::Null, false.into())
+    );
+    assert_eq!(
+        (of(2, "part"), of(3, "part")),
+        ("joins".into(), "dead".into())
+    );
+
+    let change = live.next.as_mut().unwrap();
+    change.synced = [1, 2, 4].map(NodeId).into();
+    script(&live);
+    let text = http.get("/v1/cluster/progress").await.body;
+    assert!(String::from_utf8_lossy(text.as_ref()).contains("\"retiring\""));
+    live.current = live.next.take().unwrap().chosen.layout;
+    script(&live);
+    let text = http.get("/v1/cluster/progress").await.body;
+    assert!(String::from_utf8_lossy(text.as_ref()).contains("\"dropping\""));
 }

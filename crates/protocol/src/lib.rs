@@ -12,6 +12,7 @@ mod lifetime;
 mod listing;
 mod message;
 mod overview;
+mod progress;
 mod repair;
 mod request;
 mod upkeep;
@@ -37,6 +38,7 @@ pub use message::{
     ReplicaReply, ReplicaRequest, Trace, decode_value, encode_value,
 };
 pub use overview::{NodeOverview, NodeState, Overview};
+pub use progress::{LayoutProgress, NodeProgress, Part as LayoutPart, Stage as LayoutStage};
 pub use repair::{EVIDENCE_COUNTED_MAX, OldestExchange, Repair, Repaired, UpkeepStatus};
 pub use request::{
     Answer, BUCKET_BYTES_MAX, Condition, Delete, Description, Explained, Get, KEY_BYTES_MAX,

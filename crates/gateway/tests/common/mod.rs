@@ -237,7 +237,7 @@ impl Backend for Store {
         state.calls.push((header, request.clone()));
         let late = state.scripted_after.clone();
         let late = late.filter(|(calls, _)| state.calls.len() > *calls);
-        match state.scripted.clone().or(late.map(|(_, answer)| answer)) {
+        match late.map(|(_, answer)| answer).or(state.scripted.clone()) {
             Some(answer) => answer,
             None => {
                 let explains = request.explains();
