@@ -217,7 +217,29 @@ fn a_dead_node_is_replaced_from_the_survivors() {
         .expect(0);
     let plan = cluster.cli(&["cluster", "plan"]).expect(0);
     assert!(!plan.text().contains('!'), "{}", plan.text());
+    let _ = cluster.cli(&["cluster", "pause"]).expect(0);
+    let plan = cluster.cli(&["cluster", "plan"]).expect(0);
+    assert!(
+        plan.text().contains("! Filling is paused"),
+        "{}",
+        plan.text()
+    );
     let version = apply(&cluster);
+    thread::sleep(Duration::from_secs(5));
+    let progress = cluster
+        .cli(&["cluster", "progress", "-o", "json"])
+        .expect(0);
+    let told = progress.json();
+    assert_eq!(
+        (&told["stage"], &told["paused"]),
+        (&"filling".into(), &true.into())
+    );
+    let newcomer = told["nodes"].as_array().expect("nodes").iter();
+    let newcomer = newcomer.clone().find(|node| node["name"] == "node-4");
+    assert_eq!(newcomer.expect("it joins")["filled"], 0, "{told}");
+    let _ = cluster
+        .cli(&["cluster", "resume", "--bytes-per-second", "5000000"])
+        .expect(0);
     assert!(wait_until(BOUND, || is_done(&cluster, version)), "it ends");
     let history = cluster.cli(&["cluster", "history"]).expect(0);
     let told = "node-4 joined; node-2 was declared dead";

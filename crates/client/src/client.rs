@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_protocol::{
-    Answer, ApplyLayout, ClusterStatus, Description, Header, KnownLayouts, Refusal, Repair,
+    Answer, ApplyLayout, ClusterStatus, Description, Header, KnownLayouts, Pace, Refusal, Repair,
     Repaired, Request, TIMEOUT_DEFAULT, Value,
 };
 use quorate_ring::{Layout, NodeId, NodeSpec};
@@ -251,6 +251,19 @@ impl Client {
         match self.call(Request::Apply(Box::new(apply)), None).await? {
             Answer::Applied(version) => Ok(version),
             other => Err(crate::requests::unexpected(&other, true)),
+        }
+    }
+
+    /// Sets how fast nodes are filled while the layout changes, from here on and for all: so many bytes in a second each; 0: not at all until it is
+    /// set again; `None`: as each is configured.
+    ///
+    /// # Errors
+    ///
+    /// As any request.
+    pub async fn pace(&self, bytes_per_second: Option<u64>) -> Result<Pace, Error> {
+        match self.call(Request::Pace(bytes_per_second), None).await? {
+            Answer::Pace(pace) => Ok(pace),
+            other => Err(crate::requests::unexpected(&other, false)),
         }
     }
 

@@ -175,6 +175,7 @@ async fn how_far_a_change_has_come_is_told() {
             synced: [NodeId(1)].into(),
             complete: Default::default(),
         }),
+        pace: Default::default(),
     };
     let script = |live: &LiveLayouts| {
         http.store.script(Answer::Layouts(Box::new(KnownLayouts {

@@ -179,7 +179,9 @@ impl<S: Storage> Node<S> {
         let due = self.upkeep.exchanging.next <= now;
         let demanded = if due { self.demanded(out) } else { None };
         let urgent = self.upkeep.exchanging.urgent.iter().copied();
-        let urgent = urgent.filter(|_| due).find(|(_, peer)| self.is_up(*peer));
+        let urgent = urgent.filter(|_| due);
+        let may = |(vnode, peer): &(VnodeId, NodeId)| self.is_up(*peer) && !self.is_paused(*vnode);
+        let urgent = urgent.filter(may).next();
         let soon = demanded.or(urgent);
         let next = soon
             .or_else(|| self.broken_off(now))
@@ -233,7 +235,8 @@ impl<S: Storage> Node<S> {
         let pairs = self.pairs();
         self.pause(now, pairs.len());
         // In order: the replicas of a vnode are named in that of its preference list.
-        let up: BTreeSet<_> = pairs.into_iter().filter(|(_, n)| self.is_up(*n)).collect();
+        let may = |(vnode, peer): &(VnodeId, NodeId)| self.is_up(*peer) && !self.is_paused(*vnode);
+        let up: BTreeSet<_> = pairs.into_iter().filter(may).collect();
         let next = after(&up, self.upkeep.exchanging.last);
         self.upkeep.exchanging.last = next.or(self.upkeep.exchanging.last);
         next
@@ -247,7 +250,11 @@ impl<S: Storage> Node<S> {
         }
         let again = exchanging.again.iter().copied();
         let again: BTreeSet<_> = again.filter(|(_, peer)| self.is_up(*peer)).collect();
-        let next = after(&again, exchanging.last_again);
+        let may = again
+            .iter()
+            .copied()
+            .filter(|(vnode, _)| !self.is_paused(*vnode));
+        let next = after(&may.collect(), exchanging.last_again);
         let exchanging = &mut self.upkeep.exchanging;
         exchanging.again = again;
         exchanging.again_at = now.after(AFTER_FAILURE);
@@ -481,7 +488,7 @@ impl<S: Storage> Node<S> {
                 }
                 let cost = std::mem::take(&mut self.upkeep.exchanging.cost);
                 if self.layouts.change().is_some() {
-                    let rate = self.config.limits.fill_bytes_per_second.max(1);
+                    let rate = self.fill_rate();
                     let took = Duration::from_micros(cost.bytes * 1_000_000 / rate);
                     self.upkeep.exchanging.next = self.upkeep.exchanging.next.max(now.after(took));
                 }

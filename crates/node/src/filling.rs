@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate_protocol::{LiveLayouts, RequestId, VnodeId};
+use quorate_protocol::{LiveLayouts, Pace, RequestId, VnodeId};
 use quorate_ring::{NodeId, ReplicaSetId};
 use quorate_storage::{Storage, Ticket};
 
@@ -50,6 +50,32 @@ impl Filling {
 }
 
 impl<S: Storage> Node<S> {
+    /// Whether an exchange of this vnode has to wait, since somebody has paused the change: those that are here already go on being compared.
+    pub(crate) fn is_paused(&self, vnode: VnodeId) -> bool {
+        self.layouts.pace().is_paused() && self.replica.newcomers.contains(&vnode)
+    }
+
+    /// By how many bytes of exchanges in a second this node is filled.
+    pub(crate) fn fill_rate(&self) -> u64 {
+        let configured = self.config.limits.fill_bytes_per_second;
+        let pace = self.layouts.pace().bytes_per_second;
+        pace.filter(|bytes| *bytes > 0).unwrap_or(configured).max(1)
+    }
+
+    /// Sets how fast nodes are filled from here on.
+    pub(crate) fn set_pace(
+        &mut self,
+        bytes_per_second: Option<u64>,
+        out: &mut Vec<Output>,
+    ) -> Pace {
+        let coming = self.filling.coming.as_ref();
+        let latest = coming.map_or(&self.layouts, |(_, coming)| coming);
+        let known = latest.with_pace(bytes_per_second);
+        self.filling.has_news = true;
+        self.take_layouts(&known, out);
+        known.pace
+    }
+
     /// Whether a vnode of this node has yet to be filled from another for the layout that is to be complete.
     pub(crate) fn is_to_be_filled_from(&mut self, vnode: VnodeId, peer: NodeId) -> bool {
         let sources = self.sources(vnode);

@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use quorate_protocol::{LayoutChange, LiveLayouts, ProposedLayout};
+use quorate_protocol::{LayoutChange, LiveLayouts, Pace, ProposedLayout};
 use quorate_ring::{Layout, NodeId, NodeSpec, Partition};
 use quorate_storage::{Family, Storage};
 
@@ -55,6 +55,7 @@ impl Layouts {
             known: LiveLayouts {
                 current: layout,
                 next: None,
+                pace: Pace::default(),
             },
             complete: false,
         }
@@ -83,6 +84,12 @@ impl Layouts {
     /// # Errors
     /// If it cannot be true together with this. Nothing is joined then.
     pub(crate) fn joined(&self, told: &LiveLayouts) -> Result<Layouts, Unsound> {
+        let mut joined = self.joined_layouts(told)?;
+        joined.known.pace = self.known.pace.max(told.pace);
+        Ok(joined)
+    }
+
+    fn joined_layouts(&self, told: &LiveLayouts) -> Result<Layouts, Unsound> {
         let mine = &self.known;
         let sound = Layouts::new(told.clone())?;
         let told = &sound.known;
@@ -132,7 +139,23 @@ impl Layouts {
                 synced: BTreeSet::new(),
                 complete: BTreeSet::new(),
             }),
+            pace: self.known.pace,
         }
+    }
+
+    /// With another pace.
+    pub(crate) fn with_pace(&self, bytes_per_second: Option<u64>) -> LiveLayouts {
+        let mut known = self.known.clone();
+        known.pace = Pace {
+            number: known.pace.number.saturating_add(1),
+            bytes_per_second,
+        };
+        known
+    }
+
+    /// How fast nodes are filled.
+    pub(crate) fn pace(&self) -> Pace {
+        self.known.pace
     }
 
     /// What this node has to add, itself, to what is known: that it has synced, if it has, and that all have.
@@ -343,6 +366,22 @@ mod tests {
         // Whoever is behind learns it at once, and tells nothing new.
         assert_eq!(new.joined(retired.known()), Ok(retired.clone()));
         assert_eq!(retired.joined(new.known()), Ok(retired.clone()));
+    }
+
+    /// Whoever is behind in layouts may know a later pace, and the other way round.
+    #[test]
+    fn the_later_pace_holds_whoever_tells_it() {
+        let new = change(&[]);
+        let old = Layouts::only(first());
+        let paced = old.joined(&old.with_pace(Some(0))).expect("true");
+        assert!(paced.pace().is_paused() && !new.pace().is_paused());
+        let joined = new.joined(paced.known()).expect("true");
+        assert_eq!(joined.version(), 2);
+        assert!(joined.pace().is_paused());
+        assert_eq!(paced.joined(new.known()), Ok(joined.clone()));
+        let resumed = joined.joined(&joined.with_pace(None)).expect("true");
+        assert_eq!(resumed.joined(paced.known()), Ok(resumed.clone()));
+        assert!(!resumed.pace().is_paused());
     }
 
     #[test]

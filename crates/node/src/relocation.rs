@@ -141,6 +141,7 @@ impl<S: Storage> Node<S> {
         let has_begun = is.version() > was.version();
         let has_ended = is.current().version() > was.current().version();
         let reads_move = is.reading().version() > was.reading().version();
+        let is_paced = is.pace() != was.pace();
         // One that goes from a layout to the next but one has not been there when data moved in between.
         let has_missed = is.current().version() > was.version();
         let has_news = std::mem::take(&mut self.filling.has_news);
@@ -154,6 +155,9 @@ impl<S: Storage> Node<S> {
             // Only what is this node's own: what others have to say they tell, and who missed it says so in its hello.
             if has_news {
                 self.tell_all_layouts(out);
+            }
+            if is_paced {
+                self.upkeep.exchanging.next = now;
             }
             return;
         }

@@ -74,6 +74,11 @@ impl<S: Storage> Node<S> {
         if self.draining {
             return Err(Refusal::Draining);
         }
+        if let Request::Pace(bytes_per_second) = request {
+            let pace = self.set_pace(bytes_per_second, out);
+            answer(reply_to, Answer::Pace(pace), out);
+            return Ok(());
+        }
         // A client that knows no layout says 0 and is served; a node always knows the one it chose us by.
         // What another node has sent on, this one can coordinate or not, whatever that node knows.
         let is_known = header.layout_version == 0 || self.layouts.is_live(header.layout_version);
@@ -148,7 +153,8 @@ impl<S: Storage> Node<S> {
             | Request::Get(_)
             | Request::Delete(_)
             | Request::Describe
-            | Request::Layouts => {
+            | Request::Layouts
+            | Request::Pace(_) => {
                 unreachable!("it is about a key, or was answered before")
             }
         }
@@ -375,6 +381,7 @@ impl<S: Storage> Node<S> {
             | Request::Status
             | Request::Repair(_)
             | Request::Layouts
+            | Request::Pace(_)
             | Request::Apply(_) => {
                 unreachable!("it has no target, so it was answered before")
             }

@@ -17,6 +17,25 @@ pub struct LiveLayouts {
     pub current: Layout,
     /// The one that follows it, if it has been chosen.
     pub next: Option<LayoutChange>,
+    /// How fast nodes are filled while the layout changes.
+    pub pace: Pace,
+}
+
+/// How fast nodes are filled while the layout changes. Of two accounts the greater holds: that which was set later.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+pub struct Pace {
+    /// How often it was set.
+    pub number: u64,
+    /// By so many bytes of exchanges in a second, each node; 0: not at all, for now; `None`: by what each is configured to.
+    pub bytes_per_second: Option<u64>,
+}
+
+impl Pace {
+    /// Whether nodes wait to be filled until somebody lets them go on.
+    #[must_use]
+    pub fn is_paused(self) -> bool {
+        self.bytes_per_second == Some(0)
+    }
 }
 
 impl LiveLayouts {

@@ -26,7 +26,7 @@ pub use bucket::{
 };
 pub use ids::{BucketId, RequestId, VnodeId};
 pub use layouts::{
-    ApplyLayout, Ballot, KnownLayouts, LayoutChange, LayoutReply, LayoutRequest, LiveLayouts,
+    ApplyLayout, Ballot, KnownLayouts, LayoutChange, LayoutReply, LayoutRequest, LiveLayouts, Pace,
     PastLayout, Promise, ProposedLayout,
 };
 pub use lifetime::{

@@ -198,6 +198,7 @@ mod kind {
     pub(super) const REPAIR: u8 = 9;
     pub(super) const APPLY: u8 = 10;
     pub(super) const LAYOUTS: u8 = 11;
+    pub(super) const PACE: u8 = 12;
     pub(super) const ANSWER: u8 = 15;
     pub(super) const MERGE: u8 = 16;
     pub(super) const READ: u8 = 17;
@@ -228,6 +229,7 @@ impl Message {
                 Request::Repair(repair) => body(kind::REPAIR, 0, &(id, header, repair)),
                 Request::Apply(apply) => body(kind::APPLY, 0, &(id, header, apply)),
                 Request::Layouts => body(kind::LAYOUTS, 0, &(id, header)),
+                Request::Pace(pace) => body(kind::PACE, 0, &(id, header, pace)),
             },
             Message::Answer(id, answer) => {
                 let hint = match answer {
@@ -338,6 +340,10 @@ impl Message {
             kind::LAYOUTS => {
                 let (id, header) = parse(kind, rest)?;
                 Message::Request(id, header, Request::Layouts)
+            }
+            kind::PACE => {
+                let (id, header, pace) = parse(kind, rest)?;
+                Message::Request(id, header, Request::Pace(pace))
             }
             kind::ANSWER => {
                 let (id, answer) = parse(kind, rest)?;

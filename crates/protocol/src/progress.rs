@@ -53,6 +53,10 @@ pub struct LayoutProgress {
     pub version: u64,
     /// Where it is.
     pub stage: Stage,
+    /// Whether filling is paused.
+    pub paused: bool,
+    /// By how many bytes in a second each node is filled, if that was set for all.
+    pub bytes_per_second: Option<u64>,
     /// Partitions that all nodes together are to hold by it, while it is under way.
     pub to_fill: u64,
     /// Those of them that their nodes have from all who held them before.
@@ -132,6 +136,8 @@ impl LayoutProgress {
                 (Some(_), true, _) => Stage::Retiring,
                 (Some(_), false, _) => Stage::Filling,
             },
+            paused: live.pace.is_paused(),
+            bytes_per_second: live.pace.bytes_per_second.filter(|bytes| *bytes > 0),
             to_fill: sum(|n| n.to_fill),
             filled: sum(|n| n.filled),
             to_drop,
@@ -154,8 +160,12 @@ impl LayoutProgress {
                     true => String::new(),
                     false => format!("; waiting for {}, which does not answer", waits.join(", ")),
                 };
+                let what = match self.paused {
+                    true => "paused",
+                    false => "filling",
+                };
                 format!(
-                    "filling: {} of {} partitions{waits}",
+                    "{what}: {} of {} partitions{waits}",
                     self.filled, self.to_fill
                 )
             }

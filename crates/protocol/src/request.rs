@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Account, ApplyLayout, BucketAction, BucketDescription, BucketEntry, BucketRequest,
-    ClusterStatus, KnownLayouts, Lifetime, List, Listing, Repair, Repaired,
+    ClusterStatus, KnownLayouts, Lifetime, List, Listing, Pace, Repair, Repaired,
 };
 
 /// The longest bucket name, in bytes.
@@ -214,6 +214,8 @@ pub enum Request {
     Apply(Box<ApplyLayout>),
     /// Tell what you know of layouts.
     Layouts,
+    /// Fill nodes so fast from here on, as [`Pace`](crate::Pace) has it.
+    Pace(Option<u64>),
 }
 
 /// Stores a value: removes the dots in the context and adds one of its own.
@@ -286,6 +288,7 @@ impl Request {
             | Request::Status
             | Request::Repair(_)
             | Request::Layouts
+            | Request::Pace(_)
             | Request::Apply(_) => None,
         }
     }
@@ -299,6 +302,7 @@ impl Request {
             Request::Get(_)
             | Request::Describe
             | Request::Layouts
+            | Request::Pace(_)
             | Request::List(_)
             | Request::Buckets
             | Request::Status
@@ -364,6 +368,8 @@ pub enum Answer {
     Applied(u64),
     /// What the answering node knows of layouts.
     Layouts(Box<KnownLayouts>),
+    /// Nodes are being told to go by this.
+    Pace(Pace),
     /// Any other answer, with the account that was asked for.
     Explained(Box<Explained>),
     /// Nothing was changed, and nothing will be.
@@ -443,6 +449,7 @@ impl Answer {
             Answer::Repaired(_) => "Repaired",
             Answer::Applied(_) => "Applied",
             Answer::Layouts(_) => "Layouts",
+            Answer::Pace(_) => "Pace",
             Answer::Explained(_) => "Explained",
             Answer::Refused(_) => "Refused",
             Answer::Unmet(_) => "Unmet",

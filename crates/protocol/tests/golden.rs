@@ -107,6 +107,7 @@ fn variant(message: &Message) -> String {
         Message::Request(_, _, Request::Repair(_)) => "request 8".to_owned(),
         Message::Request(_, _, Request::Apply(_)) => "request 9".to_owned(),
         Message::Request(_, _, Request::Layouts) => "request 10".to_owned(),
+        Message::Request(_, _, Request::Pace(_)) => "request 11".to_owned(),
         Message::Replica(_, _, ReplicaRequest::Layout(asked)) => match &**asked {
             LayoutRequest::Tell(_) => "replica 8 tell".to_owned(),
             LayoutRequest::Prepare(..) => "replica 8 prepare".to_owned(),
@@ -155,6 +156,7 @@ fn variant(message: &Message) -> String {
         Message::Answer(_, Answer::Repaired(_)) => "answer 11".to_owned(),
         Message::Answer(_, Answer::Applied(_)) => "answer 12".to_owned(),
         Message::Answer(_, Answer::Layouts(_)) => "answer 13".to_owned(),
+        Message::Answer(_, Answer::Pace(_)) => "answer 14".to_owned(),
         Message::Replica(_, _, ReplicaRequest::Scan(_)) => "replica 2".to_owned(),
         Message::Replica(_, _, ReplicaRequest::Bucket(_)) => "replica 3".to_owned(),
         Message::Replica(_, _, ReplicaRequest::Buckets(_)) => "replica 4".to_owned(),
@@ -182,7 +184,7 @@ fn every_variant_has_a_specimen() {
         .collect();
     let (refusals, upkeep) = (19, 9);
     let layouts = 3 + 4;
-    let others = 15 + 14 + 7 + 8 + layouts;
+    let others = 16 + 15 + 7 + 8 + layouts;
     assert_eq!(
         covered.len(),
         others + 2 * upkeep + 2 * refusals,

@@ -32,9 +32,9 @@ const REQUEST_BOUNDS_US: &[u64] = &[
     1_000_000, 2_000_000, 5_000_000, 30_000_000,
 ];
 
-const OPERATIONS: [&str; 11] = [
+const OPERATIONS: [&str; 12] = [
     "get", "put", "delete", "list", "bucket", "buckets", "status", "describe", "repair", "apply",
-    "layouts",
+    "layouts", "pace",
 ];
 const OUTCOMES: [&str; 4] = ["ok", "absent", "refused", "unmet"];
 const REPLICA_REQUESTS: [&str; 9] = [
@@ -60,6 +60,7 @@ impl Operation {
             Request::Repair(_) => 8,
             Request::Apply(_) => 9,
             Request::Layouts => 10,
+            Request::Pace(_) => 11,
         })
     }
 }

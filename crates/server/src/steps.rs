@@ -159,6 +159,7 @@ fn word(request: &Request) -> &'static str {
         Request::Repair(_) => "repair",
         Request::Apply(_) => "apply",
         Request::Layouts => "layouts",
+        Request::Pace(_) => "pace",
     }
 }
 

@@ -224,6 +224,7 @@ impl State {
             | Request::Status
             | Request::Describe
             | Request::Layouts
+            | Request::Pace(_)
             | Request::Apply(_) => Err(Refusal::Malformed("not over HTTP".to_owned())),
         }
     }

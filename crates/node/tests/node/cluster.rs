@@ -570,6 +570,7 @@ impl Cluster {
             Request::Status => "status".to_owned(),
             Request::Apply(apply) => format!("layout {}", apply.version),
             Request::Layouts => "layouts".to_owned(),
+            Request::Pace(pace) => format!("pace {pace:?}"),
             Request::Repair(repair) => format!("repair partition {}", repair.partition),
         }
     }
@@ -595,6 +596,7 @@ impl Cluster {
             }
             Answer::Bucket(bucket) => format!("{bucket:?}"),
             Answer::Layouts(told) => format!("{told:?}"),
+            Answer::Pace(pace) => format!("{pace:?}"),
             Answer::Buckets(buckets) => format!("{buckets:?}"),
             Answer::Status(status) => {
                 let told: Vec<&str> = status.nodes.iter().map(|n| n.name.as_str()).collect();
@@ -880,6 +882,7 @@ impl With for Request {
             | Request::Status
             | Request::Repair(_)
             | Request::Layouts
+            | Request::Pace(_)
             | Request::Apply(_) => {}
         }
         self

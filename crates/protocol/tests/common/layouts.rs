@@ -6,7 +6,7 @@ use proptest::collection::{btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 use quorate_protocol::{
-    ApplyLayout, Ballot, KnownLayouts, LayoutChange, LayoutReply, LayoutRequest, LiveLayouts,
+    ApplyLayout, Ballot, KnownLayouts, LayoutChange, LayoutReply, LayoutRequest, LiveLayouts, Pace,
     PastLayout, ProposedLayout,
 };
 use quorate_ring::{ClusterId, Layout, LayoutSpec, NodeId, NodeSpec};
@@ -62,12 +62,31 @@ fn known() -> BoxedStrategy<LiveLayouts> {
         synced,
         complete,
     });
-    (1u64..4, option::of(change))
-        .prop_map(|(nodes, next)| LiveLayouts {
+    (1u64..4, option::of(change), pace())
+        .prop_map(|(nodes, next, pace)| LiveLayouts {
             current: layout(nodes),
             next,
+            pace,
         })
         .boxed()
+}
+
+/// Anything that a pace may be.
+pub(crate) fn pace() -> BoxedStrategy<Pace> {
+    (any::<u64>(), option::of(any::<u64>()))
+        .prop_map(|(number, bytes_per_second)| Pace {
+            number,
+            bytes_per_second,
+        })
+        .boxed()
+}
+
+/// One of them.
+pub(crate) fn some_pace() -> Pace {
+    Pace {
+        number: 2,
+        bytes_per_second: Some(0),
+    }
 }
 
 /// Anything that may be told to operators.
@@ -102,6 +121,7 @@ pub(crate) fn some_told() -> KnownLayouts {
                 synced: [NodeId(1)].into(),
                 complete: BTreeSet::new(),
             }),
+            pace: some_pace(),
         },
         history: vec![PastLayout {
             version: 1,
@@ -177,6 +197,7 @@ fn some_known() -> LiveLayouts {
             synced: [NodeId(1), NodeId(2)].into(),
             complete: [NodeId(2)].into(),
         }),
+        pace: Pace::default(),
     }
 }
 

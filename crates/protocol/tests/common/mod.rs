@@ -327,6 +327,7 @@ fn request() -> BoxedStrategy<Request> {
         bucket,
         Just(Request::Describe),
         Just(Request::Layouts),
+        option::of(any::<u64>()).prop_map(Request::Pace),
         Just(Request::Buckets),
         Just(Request::Status),
         any::<u16>().prop_map(|partition| Request::Repair(Repair { partition })),
@@ -401,6 +402,7 @@ fn answer() -> BoxedStrategy<Answer> {
         }),
         upkeep::repaired().prop_map(Answer::Repaired),
         any::<u64>().prop_map(Answer::Applied),
+        layouts::pace().prop_map(Answer::Pace),
         layouts::told().prop_map(|told| Answer::Layouts(Box::new(told))),
         (refusal(), account()).prop_map(|(refusal, account)| {
             Answer::Explained(Explained::new(&Answer::Refused(refusal), account))
@@ -768,6 +770,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
         ("repair", Request::Repair(Repair { partition: 255 })),
         ("apply", Request::Apply(Box::new(layouts::some_apply()))),
         ("layouts", Request::Layouts),
+        ("pace", Request::Pace(Some(1 << 20))),
     ];
     let refusals = [
         ("malformed", Refusal::Malformed(text("why"))),
@@ -892,6 +895,7 @@ pub(crate) fn specimens() -> Vec<(String, Message)> {
         ),
         ("repaired", Answer::Repaired(upkeep::some_repaired())),
         ("applied", Answer::Applied(2)),
+        ("pace", Answer::Pace(layouts::some_pace())),
         ("layouts", Answer::Layouts(Box::new(layouts::some_told()))),
         (
             "explained",

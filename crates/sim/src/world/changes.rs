@@ -99,6 +99,10 @@ impl World {
                 self.losses.push(Loss { at, key: None });
                 *self.accidents.entry("declared dead").or_default() += 1;
             }
+            if self.rng.random_bool(0.25) {
+                let pace = [Some(0), Some(2_000), None].choose(&mut self.rng).copied();
+                self.set_pace(asked, pace.flatten());
+            }
             let nodes = members.iter().map(|(i, weight)| Self::spec(*i, *weight));
             let apply = ApplyLayout {
                 version: current.version() + 1,
@@ -117,6 +121,24 @@ impl World {
             self.plan(0, ask);
         }
         self.plan_change();
+    }
+
+    /// An operator says how fast nodes are to be filled, or that they are to wait.
+    fn set_pace(&mut self, node: usize, bytes_per_second: Option<u64>) {
+        let Some(epoch) = self.alive(node) else {
+            return;
+        };
+        if bytes_per_second == Some(0) {
+            *self.accidents.entry("change paused").or_default() += 1;
+        }
+        let ask = Happening::Ask {
+            node,
+            epoch,
+            caller: Caller(OWN_CALLERS + self.sequence),
+            header: Header::default(),
+            request: Box::new(Request::Pace(bytes_per_second)),
+        };
+        self.plan(0, ask);
     }
 
     /// The layouts that any running node goes by, each once, the latest last.
@@ -185,6 +207,11 @@ impl World {
                 known.next.is_none() && Some(known.current.version()) == latest
             })
         };
+        // Whoever is asked has heard by now what was set last.
+        self.run_for(LOOK_US);
+        for node in 0..self.slots.len() {
+            self.set_pace(node, None);
+        }
         let until = self.now + CHANGE_US;
         while self.now < until && !is_done(self) {
             self.run_for(LOOK_US);

@@ -2,6 +2,7 @@
 
 mod apply;
 mod history;
+mod pace;
 mod plan;
 mod progress;
 mod stage;
@@ -34,6 +35,8 @@ enum Command {
     Revert(stage::Revert),
     History(history::History),
     Progress(progress::Progress),
+    Pause(pace::Pause),
+    Resume(pace::Resume),
 }
 
 impl Cluster {
@@ -49,6 +52,8 @@ impl Cluster {
             Command::Revert(revert) => revert.run(form),
             Command::History(history) => history.run(form),
             Command::Progress(progress) => progress.run(form),
+            Command::Pause(pause) => pause.run(form),
+            Command::Resume(resume) => resume.run(form),
         }
     }
 }

@@ -87,6 +87,10 @@ pub(super) async fn planned(client: &Client) -> Result<(Planned, Staged, ApplyLa
             change.chosen.layout.clone()
         }
     };
+    if known.live.pace.is_paused() {
+        concerns
+            .push("Filling is paused: the change waits until quorate cluster resume.".to_owned());
+    }
     let apply = staged.on(&current)?;
     let next = current.next(apply.nodes.clone()).map_err(Failure::new)?;
     concerns.extend(what_speaks_against(&current, &next, &apply, &status));
