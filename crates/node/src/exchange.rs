@@ -179,9 +179,9 @@ impl<S: Storage> Node<S> {
         let due = self.upkeep.exchanging.next <= now;
         let demanded = if due { self.demanded(out) } else { None };
         let urgent = self.upkeep.exchanging.urgent.iter().copied();
-        let urgent = urgent.filter(|_| due);
+        let mut urgent = urgent.filter(|_| due);
         let may = |(vnode, peer): &(VnodeId, NodeId)| self.is_up(*peer) && !self.is_paused(*vnode);
-        let urgent = urgent.filter(may).next();
+        let urgent = urgent.find(may);
         let soon = demanded.or(urgent);
         let next = soon
             .or_else(|| self.broken_off(now))
