@@ -270,3 +270,63 @@ fn a_dead_node_is_replaced_from_the_survivors() {
         "it drops what it held"
     );
 }
+
+/// Other weights and other zones are no reason to hang up: requests that need every replica go on.
+#[test]
+fn weights_and_zones_change_and_nobody_notices() {
+    let cluster = Cluster::start(3);
+    let recorder = Recorder::default();
+    let all = Quorums::of_primaries(REPLICAS, REPLICAS);
+    let mut clients: Vec<Client<'_>> = (0..2)
+        .map(|process| Client::new(&cluster, 3, process, &recorder))
+        .collect();
+    let mut rng = ChaCha8Rng::seed_from_u64(8);
+    let ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _ends = Ends(&ended);
+        for client in &mut clients {
+            let mut rng = ChaCha8Rng::from_rng(&mut rng);
+            let ended = &ended;
+            scope.spawn(move || {
+                while !ended.load(Ordering::Relaxed) {
+                    client.act_with(&mut rng, all);
+                    thread::sleep(THINK_MAX.mul_f64(rng.random()));
+                }
+            });
+        }
+        let staged = |arguments: &[&str]| {
+            let done = cluster.cli(&[&["cluster"], arguments].concat()).expect(0);
+            done.text().to_owned()
+        };
+        staged(&["weight", "node-1", "3"]);
+        // Settings of one node add up.
+        let told = staged(&["place", "node-1", "--zone", "attic"]);
+        assert!(told.contains("weight 3, zone attic"), "{told}");
+        staged(&["place", "node-2", "--zone", "attic"]);
+        let refused = cluster.cli(&["cluster", "join", "/nowhere/node.json"]);
+        assert_eq!(refused.code, Some(1));
+        let refused = cluster.cli(&["cluster", "leave", "node-9"]);
+        assert_eq!(refused.code, Some(3), "there is no such node");
+        let refused = cluster.cli(&["cluster", "apply", "--version", "7"]);
+        assert_eq!(refused.code, Some(1), "that is not the next");
+        let refused = cluster.cli(&["cluster", "apply", "--version", "2", "--plan", "12345678"]);
+        assert_eq!(refused.code, Some(1), "nobody has seen such a plan");
+        let plan = cluster.cli(&["cluster", "plan"]).expect(0);
+        assert!(plan.text().contains("two of them are in one zone"));
+        let version = apply(&cluster);
+        assert!(wait_until(BOUND, || is_done(&cluster, version)), "it ends");
+        let history = staged(&["history"]);
+        assert!(
+            history.contains("node-1: weight 3, zone attic"),
+            "{history}"
+        );
+        assert!(staged(&["revert"]).contains("Nothing was staged"));
+    });
+    let history = recorder.history();
+    let failed: Vec<&Operation> = history
+        .iter()
+        .filter(|op| op.outcome != Outcome::Ok && !op.condition_failed)
+        .collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+    assert!(history.len() > 100, "{} operations", history.len());
+}

@@ -1,6 +1,6 @@
 //! The driver: carries requests to nodes as the routing says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -40,6 +40,10 @@ const FRAME_BYTES_MAX: usize = 1 << 30;
 /// answers it waits for and not refused.
 const QUEUED_BYTES_MAX: usize = 256 << 20;
 
+/// How long a later layout is looked for, whatever time the request has that asks for it, and how soon again after nothing was found.
+const REFRESH_WITHIN: Duration = Duration::from_secs(10);
+const REFRESH_AGAIN: Duration = Duration::from_secs(1);
+
 /// How often one request is begun anew since the cluster's layout had changed.
 const REFRESHED_MAX: u32 = 3;
 
@@ -58,6 +62,8 @@ struct Shared {
     endpoints: Vec<String>,
     /// The cluster as it is known now.
     view: Mutex<Arc<View>>,
+    /// Held by whoever looks for a later layout, so that many requests look once; and when that last came to nothing.
+    refreshing: tokio::sync::Mutex<Option<Instant>>,
 }
 
 /// A cluster by one layout.
@@ -145,6 +151,7 @@ impl Client {
             endpoint,
             endpoints,
             view: Mutex::new(Arc::new(view)),
+            refreshing: tokio::sync::Mutex::default(),
         };
         Ok(Client {
             shared: Arc::new(shared),
@@ -322,11 +329,18 @@ impl Client {
                 }) => true,
                 // Perhaps all of them have left since.
                 Err(Error::Unreachable { .. }) => true,
+                Err(Error::TimedOut { .. }) if !journey.was_sent() => true,
                 _ => false,
             };
             refreshed += 1;
-            if is_outdated && refreshed <= REFRESHED_MAX && self.refresh(&view, deadline).await {
-                continue;
+            if is_outdated && refreshed <= REFRESHED_MAX {
+                // It goes on when this request's time is up: the next will find what it found.
+                let client = self.clone();
+                let known = view.layout.version();
+                let looking = tokio::spawn(async move { client.refresh(known).await });
+                if let Ok(Ok(true)) = timeout_at(deadline, looking).await {
+                    continue;
+                }
             }
             return Explained {
                 result,
@@ -335,29 +349,46 @@ impl Client {
         }
     }
 
-    /// Looks for a later layout than this view's. Returns whether there is one.
-    async fn refresh(&self, view: &View, deadline: Instant) -> bool {
-        let links = view.links.values();
-        let addresses = links.map(|link| link.address().to_owned());
-        let addresses = self.shared.endpoints.iter().cloned().chain(addresses);
-        let mut unique: Vec<String> = addresses.collect();
-        unique.sort();
-        unique.dedup();
-        for address in unique {
-            let met = meet(self.shared.endpoint.clone(), address);
-            if let Ok(Ok((node, open, layout))) = timeout_at(deadline, met).await {
+    /// Looks for a layout later than that version: at nodes that are connected first, then wherever any was said to be. Returns whether
+    /// one is known then.
+    async fn refresh(&self, version: u64) -> bool {
+        let is_known = || self.view().layout.version() > version;
+        let mut last = self.shared.refreshing.lock().await;
+        if is_known() {
+            return true;
+        }
+        if last.is_some_and(|at| at.elapsed() < REFRESH_AGAIN) {
+            return false;
+        }
+        let deadline = Instant::now() + REFRESH_WITHIN;
+        let view = self.view();
+        let open = view.links.values().filter_map(|link| link.current());
+        for open in open.collect::<Vec<_>>() {
+            let asked = open.send(Header::default(), Request::Describe);
+            if let Ok(mut sent) = asked
+                && let Ok(Ok(Answer::Described(told))) =
+                    tokio::time::timeout(HEAD_START, sent.answer()).await
+                && let Ok((_, layout)) = parse(told)
+            {
                 self.follow(layout);
-                if let Some(link) = self.view().links.get(&node)
-                    && link.standing() != crate::routing::Standing::Open
-                {
-                    link.opened(open);
-                }
-                if self.view().layout.version() > view.layout.version() {
+                if is_known() {
                     return true;
                 }
             }
         }
-        false
+        let links = view.links.values().map(|link| link.address().to_owned());
+        let all = self.shared.endpoints.iter().cloned().chain(links);
+        let addresses: Vec<String> = all.collect::<BTreeSet<_>>().into_iter().collect();
+        if let Ok((node, open, layout)) = find(&self.shared.endpoint, &addresses, deadline).await {
+            self.follow(layout);
+            if let Some(link) = self.view().links.get(&node)
+                && link.current().is_none()
+            {
+                link.opened(open);
+            }
+        }
+        *last = (!is_known()).then(Instant::now);
+        is_known()
     }
 
     /// From node to node until one has answered.

@@ -169,7 +169,8 @@ impl Link {
         };
     }
 
-    fn current(&self) -> Option<Arc<Open>> {
+    /// The open connection, if there is one.
+    pub(crate) fn current(&self) -> Option<Arc<Open>> {
         self.state().open.clone().filter(|open| open.is_open())
     }
 

@@ -93,6 +93,8 @@ pub(crate) struct Journey {
     tried: Vec<String>,
     /// The account that came with what is told in the end.
     pub(crate) account: Option<Account>,
+    /// Whether a node may have it.
+    sent: bool,
 }
 
 impl Journey {
@@ -104,7 +106,13 @@ impl Journey {
             lost: None,
             tried: Vec::new(),
             account: None,
+            sent: false,
         }
+    }
+
+    /// Whether some node may have been sent it when its time was up.
+    pub(crate) fn was_sent(&self) -> bool {
+        self.sent
     }
 
     /// The node to try now; `None` when the journey is over.
@@ -181,6 +189,7 @@ impl Journey {
 
     /// What to say when the time is up; `sent` if the node that is being tried may have the request.
     pub(crate) fn out_of_time(&mut self, after: Duration, sent: bool) -> Error {
+        self.sent |= sent;
         if sent || (self.refused.is_none() && self.tried.is_empty() && self.lost.is_none()) {
             let write = self.write && sent;
             return Error::TimedOut { after, write };

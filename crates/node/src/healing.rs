@@ -338,30 +338,52 @@ impl<S: Storage, W> Replica<S, W> {
         self.pulls.remove(at.as_slice()) == Some(false)
     }
 
-    /// Gives values back that this replica has lost and that were found to be alive, with what is `removed` where they are: it may be
-    /// what they replaced, and still be live here.
+    /// Gives those of `kept` back that this replica has lost and that were found to be alive, with the record that `held` them: what is removed there may
+    /// still be live here, and goes; and what stands there in its place comes, or this replica would show neither. If some of that is to be judged
+    /// first, all waits for that. Returns whether anything was given back.
     pub(crate) fn reinstate(
         &mut self,
         vnode: VnodeId,
         bucket: BucketId,
         key: &Bytes,
-        values: &[Sibling],
-        removed: &DotSet,
+        held: &Record,
+        kept: &DotSet,
     ) -> Result<bool, Refusal> {
         self.has_room()?;
         let mut record = self.load(vnode, bucket, key)?;
         let before = Shape::of(&record);
+        let mut seen = self.vnode(vnode)?.seen().clone();
+        if let Some(residue) = self.residue_of(vnode, bucket, key) {
+            seen.join(residue);
+        }
+        let is_live = |dot: Dot| record.live().iter().any(|s| s.span.dot == dot);
+        let is_late =
+            |dot: Dot| seen.contains(dot) && !record.evidence().contains(dot) && !is_live(dot);
+        let (values, others): (Vec<&Sibling>, Vec<&Sibling>) =
+            held.live().iter().partition(|s| kept.contains(s.span.dot));
         let live = record.live().iter().map(|s| s.span.dot);
-        let replaced: DotSet = live.filter(|dot| removed.contains(*dot)).collect();
-        record.merge(&Record::from_parts(Vec::new(), replaced));
-        let taken: Vec<&Sibling> = values.iter().filter(|s| record.reinstate(s)).collect();
+        let replaced: DotSet = live.filter(|dot| held.evidence().contains(*dot)).collect();
+        let late = others.iter().map(|s| s.span.dot).filter(|d| is_late(*d));
+        let mut late: Vec<Dot> = late.collect();
+        if !replaced.is_empty() && !late.is_empty() {
+            late.extend(values.iter().map(|s| s.span.dot));
+            self.note_late(vnode, bucket, key, &late);
+            return Ok(false);
+        }
+        let in_place = others.into_iter().filter(|s| !is_late(s.span.dot));
+        let in_place: Vec<Sibling> = in_place.cloned().collect();
+        let mut dots: Vec<Dot> = in_place.iter().map(|s| s.span.dot).collect();
+        record.merge(&Record::from_parts(in_place, replaced));
+        let taken = values.into_iter().filter(|s| record.reinstate(s));
+        let taken: Vec<Dot> = taken.map(|s| s.span.dot).collect();
         if taken.is_empty() {
             return Ok(false);
         }
+        dots.extend(taken);
+        dots.retain(|dot| record.live().iter().any(|s| s.span.dot == *dot));
         let mut batch = Batch::new();
         self.put_record(vnode, bucket, key, &before, &record, &mut batch);
-        let dots = taken.iter().map(|s| s.span.dot);
-        self.vnode(vnode)?.hold(dots, &mut batch);
+        self.vnode(vnode)?.hold(dots.into_iter(), &mut batch);
         self.commit_numbered(batch, Level::Written);
         self.note_unwritten(keys::record(vnode, bucket, key).into());
         Ok(true)

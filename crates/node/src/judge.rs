@@ -232,22 +232,17 @@ impl<S: Storage> Node<S> {
         if kept.is_empty() || !undisturbed {
             return;
         }
-        let (mut values, mut removed) = (BTreeMap::new(), DotSet::new());
+        // The records of those that hold them: what they replaced there may still be live here, and other values stand in its place.
+        let mut held = Record::new();
         for testimony in hearing.told.values() {
             let Ok(record) = decode(&testimony.record) else {
                 continue;
             };
-            for sibling in record.live() {
-                if kept.contains(sibling.span.dot) {
-                    values.insert(sibling.span.dot, sibling.clone());
-                    removed.join(record.evidence());
-                }
+            if record.live().iter().any(|s| kept.contains(s.span.dot)) {
+                held.merge(&record);
             }
         }
-        let values: Vec<_> = values.into_values().collect();
-        let given_back = self
-            .replica
-            .reinstate(*vnode, *bucket, key, &values, &removed);
+        let given_back = self.replica.reinstate(*vnode, *bucket, key, &held, &kept);
         if let Ok(true) = given_back {
             out.push(Output::Event(Event::Reinstated));
         }

@@ -1,9 +1,11 @@
 //! Making the files of a node that is to join a cluster.
 //!
 //! They are like those of the nodes that the cluster was made with (see [`init()`](crate::init())), with one more: `NAME/node.json` says who the
-//! node is, until a layout does. Ids are never given twice, for another node's data is known by them: `DIR/ca/last-node` has the last.
+//! node is, until a layout does. Ids are never given twice, for another node's data is known by them: each that was given is a file in `DIR/ca/nodes`.
 
 use std::fs;
+use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use quorate_ring::{Layout, NodeId, NodeSpec};
@@ -14,7 +16,7 @@ use crate::init::{
     InitError, VALIDITY, check_name, host_in_address, io_error, make_dir, node_toml, write,
 };
 
-const LAST_NODE: &str = "last-node";
+const GIVEN: &str = "nodes";
 
 /// What node to admit.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -27,8 +29,8 @@ pub struct AdmitOptions {
     pub zone: Option<String>,
     /// Its capacity relative to the others, at least 1.
     pub weight: u32,
-    /// The host at which it is reached.
-    pub host: String,
+    /// The host at which it is reached. This machine, if `None`, where all others are on it.
+    pub host: Option<String>,
     /// Its port, UDP for QUIC and TCP for HTTP; the next after those of the nodes that are known here if `None`.
     pub port: Option<u16>,
 }
@@ -64,8 +66,9 @@ pub fn admit(dir: &Path, options: &AdmitOptions) -> Result<Admitted, InitError> 
     })?;
     let authority = Authority::load(&dir.join("ca"))?;
     let known = known_nodes(&dir, &layout)?;
-    let spec = plan(&dir, options, &known)?;
+    let mut spec = plan(&dir, options, &known)?;
     let secret = secret_of(&dir, &known)?;
+    spec.id = give_id(&dir, spec.id)?;
 
     let making = tempfile::Builder::new()
         .prefix(".quorate-admit-")
@@ -78,9 +81,6 @@ pub fn admit(dir: &Path, options: &AdmitOptions) -> Result<Admitted, InitError> 
     write(&own.join("secret"), &secret, 0o600)?;
     let said = serde_json::to_string_pretty(&spec).expect("a node serialises");
     write(&own.join("node.json"), &format!("{said}\n"), 0o644)?;
-    let number = format!("{}\n", spec.id.0);
-    let last = dir.join("ca").join(LAST_NODE);
-    fs::write(&last, number).map_err(io_error("write", &last))?;
     authority
         .issue(&Identity::Node(spec.id.0), VALIDITY)?
         .save(&own.join("node.pem"), &own.join("node.key"))?;
@@ -136,9 +136,7 @@ fn known_nodes(dir: &Path, layout: &Layout) -> Result<Vec<NodeSpec>, InitError> 
 }
 
 fn plan(dir: &Path, options: &AdmitOptions, known: &[NodeSpec]) -> Result<NodeSpec, InitError> {
-    let last = fs::read_to_string(dir.join("ca").join(LAST_NODE)).unwrap_or_default();
-    let last: u64 = last.trim().parse().unwrap_or(0);
-    let greatest = known.iter().map(|n| n.id.0).max().unwrap_or(0).max(last);
+    let greatest = known.iter().map(|n| n.id.0).max().unwrap_or(0);
     let id = NodeId(greatest + 1);
     let is_taken = |name: &str| {
         let exists = |file: &str| dir.join(file).symlink_metadata().is_ok();
@@ -166,7 +164,17 @@ fn plan(dir: &Path, options: &AdmitOptions, known: &[NodeSpec]) -> Result<NodeSp
             InitError::Options("the nodes' ports end at 65535: say which, with --port".to_owned())
         })?,
     };
-    let address = format!("{}:{port}", host_in_address(&options.host));
+    let host = match &options.host {
+        Some(host) => host.clone(),
+        None if known.iter().all(|n| is_loopback(&n.quic)) => "127.0.0.1".to_owned(),
+        None => {
+            return Err(InitError::Options(
+                "say at which host the other nodes and clients reach it, with --host: theirs are not all on this machine"
+                    .to_owned(),
+            ));
+        }
+    };
+    let address = format!("{}:{port}", host_in_address(&host));
     let first = known.first();
     Ok(NodeSpec {
         id,
@@ -181,6 +189,34 @@ fn plan(dir: &Path, options: &AdmitOptions, known: &[NodeSpec]) -> Result<NodeSp
         quic: address.clone(),
         http: address,
     })
+}
+
+/// Whether an address is of this machine, seen from itself alone.
+pub fn is_loopback(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Takes the first id from this one on that was never given. Its file is made by whoever gets it and by nobody else, so that two who admit at one time get
+/// two.
+fn give_id(dir: &Path, from: NodeId) -> Result<NodeId, InitError> {
+    let given = dir.join("ca").join(GIVEN);
+    fs::create_dir_all(&given).map_err(io_error("make", &given))?;
+    for id in from.0.. {
+        let file = given.join(id.to_string());
+        match fs::File::create_new(&file).and_then(|file| file.sync_all()) {
+            Ok(()) => {
+                fs::File::open(&given)
+                    .and_then(|dir| dir.sync_all())
+                    .map_err(io_error("sync", &given))?;
+                return Ok(NodeId(id));
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(io_error("make", &file)(error)),
+        }
+    }
+    Err(InitError::Options("there is no id left".to_owned()))
 }
 
 /// The cluster's secret: any of its nodes has it.

@@ -206,7 +206,8 @@ impl<S: Storage> Driver<S> {
         let leaving = self.leaving.values().map(|(spec, _)| spec.clone());
         all.extend(leaving.map(|spec| (spec.id, spec)));
         let before = self.surroundings.roster.borrow().clone();
-        for gone in before.iter().filter(|spec| all.get(&spec.id) != Some(spec)) {
+        let is_gone = |spec: &&NodeSpec| all.get(&spec.id).is_none_or(|now| now.quic != spec.quic);
+        for gone in before.iter().filter(is_gone) {
             if let Some(id) = self.dialled.get(&gone.id).copied()
                 && let Some(link) = self.connections.get(&id)
             {
@@ -536,6 +537,11 @@ impl<S: Storage> Driver<S> {
 
     fn opened(&mut self, id: ConnectionId, end: End, sender: Sender) {
         match &end {
+            // It went from the roster while it was being dialled, and nobody listens to it.
+            End::Dialled(node) if !self.peers.contains_key(node) => {
+                sender.close("this node is in no layout any more");
+                return;
+            }
             End::Dialled(node) => {
                 if let Some(old) = self.dialled.insert(*node, id) {
                     self.connections.remove(&old);

@@ -31,7 +31,7 @@ mod running;
 mod slow;
 mod steps;
 
-pub use admit::{AdmitOptions, Admitted, admit};
+pub use admit::{AdmitOptions, Admitted, admit, is_loopback};
 pub use config::{Checked, ConfigError, DiskReserve, Durability, LogFormat, NodeConfig};
 pub use dev::{DevCluster, DevError, DevNode, DevOptions};
 pub use init::{InitError, InitNode, InitOptions, InitReport, NodePlan, init, init_at};

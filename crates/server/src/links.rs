@@ -57,8 +57,9 @@ pub(crate) async fn keep_all_dialled(
     let mut running: BTreeMap<NodeId, (NodeSpec, AbortHandle)> = BTreeMap::new();
     loop {
         let wanted = roster.borrow_and_update().clone();
-        running.retain(|_, (spec, task)| {
-            let stays = wanted.contains(spec);
+        running.retain(|id, (spec, task)| {
+            // Where it is reached is all that matters here.
+            let stays = wanted.iter().any(|w| w.id == *id && w.quic == spec.quic);
             if !stays {
                 task.abort();
             }

@@ -9,9 +9,10 @@
 mod make;
 mod upkeep;
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::text;
@@ -147,6 +148,8 @@ pub(crate) struct Found {
 
 /// The metrics of one node.
 pub(crate) struct Metrics {
+    /// Everybody for whom hints were told.
+    hints_of: Mutex<BTreeSet<String>>,
     registry: Registry,
     requests: [[Counter; OUTCOMES.len()]; OPERATIONS.len()],
     durations: [Seconds; OPERATIONS.len()],
@@ -274,6 +277,7 @@ impl Metrics {
             .register("hints_pending_bytes", help, hint_bytes.clone());
 
         let metrics = Metrics {
+            hints_of: Mutex::default(),
             hints,
             hint_bytes,
             requests,
@@ -694,13 +698,16 @@ impl Metrics {
         self.http[class - 1].inc();
     }
 
-    /// What this node keeps for others now. Every one of `peers` has its number, also where that is 0.
+    /// What this node keeps for others now. Every one of `peers` has its number, also where that is 0; and so has whoever was named before.
     pub(crate) fn hints<'a>(
         &self,
         peers: impl IntoIterator<Item = &'a String>,
         pending: &[PendingHints],
     ) {
-        for peer in peers {
+        let mut named = self.hints_of.lock().unwrap_or_else(PoisonError::into_inner);
+        named.extend(peers.into_iter().cloned());
+        named.extend(pending.iter().map(|hints| hints.node.clone()));
+        for peer in &*named {
             let hints = pending.iter().find(|hints| hints.node == *peer);
             let label = [("peer", peer.clone())];
             let set = |family: &Family<PeerLabel, Gauge>, number: u64| {

@@ -32,9 +32,9 @@ pub(crate) struct Admit {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     weight: u32,
 
-    /// The host name or address at which it is reached
-    #[arg(long, default_value = "127.0.0.1")]
-    host: String,
+    /// The host name or address at which it is reached [default: 127.0.0.1, where all other nodes are on this machine]
+    #[arg(long)]
+    host: Option<String>,
 
     /// It listens on this port: UDP for QUIC, TCP for HTTP [default: the next after those of the cluster's nodes]
     #[arg(long)]

@@ -484,3 +484,35 @@ fn a_removal_waits_for_what_was_lost_and_comes_with_it() {
     }
     assert_eq!(c.counted(2, "Reinstated"), 1);
 }
+
+/// What is given back comes with the record that held it. Seed 4423769: a replica that was given a value back took what that record had removed, and not what
+/// stood in its place there; whoever read from it and another that had missed both was shown neither.
+#[test]
+fn what_is_given_back_comes_with_what_stands_beside_it() {
+    let mut c = Cluster::at_rest(3, calm());
+    done(&mut c, 0, put(KEY, "lost").with(w(3)));
+    lose_record(&c, &c.disks[2], KEY, true);
+    c.reboot(2);
+    c.tend_but(3 * SECOND / 2, is_exchange);
+    let caller = c.ask(0, put(KEY, "replaced").with(w(3)));
+    c.settle_but(&mut is_exchange);
+    let seen = c.context_of(caller);
+    c.leave(2);
+    done(&mut c, 0, put(KEY, "new").having_seen(&seen).with(w(2)));
+    c.come_back(2);
+    let shows = |c: &Cluster| {
+        let record = c.record(2, KEY);
+        let values = record.live().iter();
+        let values = values.map(|s| quorate_protocol::decode_value(&s.payload).expect("a value"));
+        let values = values.map(|v| String::from_utf8_lossy(&v.data).into_owned());
+        values.collect::<Vec<_>>()
+    };
+    for _ in 0..400 {
+        c.tend(SECOND / 200);
+        let shown = shows(&c);
+        let is_whole = shown.iter().any(|v| v == "replaced" || v == "new");
+        assert!(is_whole, "{shown:?}: {}", c.log);
+    }
+    assert_eq!(shows(&c).len(), 2, "{:?}: {}", shows(&c), c.log);
+    assert!(c.counted(2, "Reinstated") > 0, "{}", c.log);
+}

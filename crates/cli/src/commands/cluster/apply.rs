@@ -20,6 +20,14 @@ pub(crate) struct Apply {
     #[arg(long, value_name = "V")]
     version: u64,
 
+    /// What the plan was called: if what is staged is another by now, nothing is applied
+    #[arg(long, value_name = "ID")]
+    plan: Option<String>,
+
+    /// Also if it would not come to an end by itself, as the plan says
+    #[arg(long)]
+    force: bool,
+
     /// Stay, and show how far it has come, until it is done
     #[arg(long)]
     follow: bool,
@@ -44,13 +52,31 @@ impl Apply {
                     planned.version, self.version
                 )));
             }
+            if self.plan.as_ref().is_some_and(|plan| *plan != planned.plan) {
+                return Err(Failure::new(
+                    "something else is staged than what that plan showed: look at the plan again",
+                ));
+            }
+            if !self.force && !planned.obstacles.is_empty() {
+                return Err(Failure::new(format!(
+                    "it would not come to an end: {} Mend that, or say --force",
+                    planned.obstacles.join(" ")
+                )));
+            }
             let version = client.apply_layout(apply).await.map_err(Failure::new)?;
-            staged.applied(&client).await?;
             if form == Form::Table {
+                for (name, words) in &planned.staged {
+                    output::line(&format!("{name} {words}"))?;
+                }
                 output::line(&format!("Layout version {version} is chosen."))?;
             }
+            if let Err(failure) = staged.applied(&client).await {
+                output::remark(&format!(
+                    "what was staged is still listed as such ({failure}): take it back with quorate cluster revert"
+                ));
+            }
             if self.follow {
-                return progress::follow(&client, form).await;
+                return progress::follow(&client, version, form).await;
             }
             match form {
                 Form::Json => output::json(&json!({ "version": version })),

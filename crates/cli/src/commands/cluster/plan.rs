@@ -6,6 +6,7 @@ use std::time::Duration;
 use quorate_client::Client;
 use quorate_protocol::{ApplyLayout, ClusterStatus};
 use quorate_ring::{Layout, NodeId, Partition};
+use quorate_server::is_loopback;
 use serde::Serialize;
 
 use super::stage::PROBE;
@@ -45,8 +46,10 @@ impl Plan {
 pub(super) struct Planned {
     /// What the next layout would be called.
     pub(super) version: u64,
+    /// Names it: another for other changes, so that nothing is applied that was not looked at.
+    pub(super) plan: String,
     /// What is staged, by node.
-    staged: BTreeMap<String, String>,
+    pub(super) staged: BTreeMap<String, String>,
     nodes: Vec<PlannedNode>,
     /// Copies of partitions that go to another node, and about how many bytes that is.
     partitions_moved: u32,
@@ -55,6 +58,8 @@ pub(super) struct Planned {
     seconds: u64,
     /// What speaks against it.
     concerns: Vec<String>,
+    /// Those of them for which it would not come to an end: it is applied only by force.
+    pub(super) obstacles: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -76,7 +81,7 @@ pub(super) async fn planned(client: &Client) -> Result<(Planned, Staged, ApplyLa
     let known = client.layouts().await.map_err(Failure::new)?;
     let staged = Staged::read(client).await?;
     let status = client.status().await.map_err(Failure::new)?;
-    let mut concerns = Vec::new();
+    let (mut concerns, mut obstacles) = (Vec::new(), Vec::new());
     let current = match &known.live.next {
         None => known.live.current,
         Some(change) => {
@@ -92,28 +97,50 @@ pub(super) async fn planned(client: &Client) -> Result<(Planned, Staged, ApplyLa
             .push("Filling is paused: the change waits until quorate cluster resume.".to_owned());
     }
     let apply = staged.on(&current)?;
-    let next = current.next(apply.nodes.clone()).map_err(Failure::new)?;
-    concerns.extend(what_speaks_against(&current, &next, &apply, &status));
+    let next = current.next(apply.nodes.clone()).map_err(|error| {
+        Failure::new(format!(
+            "what is staged makes no layout: {error}. Take some of it back with `quorate cluster revert`"
+        ))
+    })?;
+    concerns.extend(what_speaks_against(&current, &next, &apply));
+    obstacles.extend(who_is_missing(&current, &apply, &status));
     for spec in next.nodes() {
         if current.node(spec.id).is_none()
             && let Err(why) = client.probe(spec, PROBE).await
         {
-            concerns.push(format!(
+            obstacles.push(format!(
                 "{} does not answer ({why}): start it first, or the change waits for it.",
                 spec.name
             ));
         }
+        let others = next.nodes().iter().filter(|n| n.id != spec.id);
+        if current.node(spec.id).is_none()
+            && is_loopback(&spec.quic)
+            && others.clone().any(|n| !is_loopback(&n.quic))
+        {
+            obstacles.push(format!(
+                "{} is said to be at {}, which is another machine for every node: admit it anew with --host.",
+                spec.name, spec.quic
+            ));
+        }
     }
-    let planned = Planned::new(&current, &next, &staged, &status, concerns);
+    concerns.extend(obstacles.iter().cloned());
+    let told = as_bytes(&apply)?;
+    let plan = blake3::hash(&told).to_hex()[..8].to_owned();
+    let planned = Planned {
+        plan,
+        obstacles,
+        ..Planned::new(&current, &next, &staged, &status, concerns)
+    };
     Ok((planned, staged, apply))
 }
 
-fn what_speaks_against(
-    current: &Layout,
-    next: &Layout,
-    apply: &ApplyLayout,
-    status: &ClusterStatus,
-) -> Vec<String> {
+fn as_bytes(apply: &ApplyLayout) -> Result<Vec<u8>, Failure> {
+    serde_json::to_vec(&(apply.version, &apply.nodes, &apply.dead)).map_err(Failure::new)
+}
+
+/// Who would be waited for.
+fn who_is_missing(current: &Layout, apply: &ApplyLayout, status: &ClusterStatus) -> Vec<String> {
     let mut words = Vec::new();
     let answers = |id: NodeId| status.nodes.iter().any(|told| told.id == id.0);
     for spec in current.nodes() {
@@ -127,6 +154,21 @@ fn what_speaks_against(
         if answers(spec.id) && apply.dead.contains(&spec.id) {
             words.push(format!(
                 "{} is to be declared dead, and answers: stage it without --dead, so that what it alone may hold is kept.",
+                spec.name
+            ));
+        }
+    }
+    words
+}
+
+fn what_speaks_against(current: &Layout, next: &Layout, apply: &ApplyLayout) -> Vec<String> {
+    let mut words = Vec::new();
+    for spec in &apply.nodes {
+        if let Some(old) = current.node(spec.id)
+            && old.region != spec.region
+        {
+            words.push(format!(
+                "{} goes to another region: all that it holds moves.",
                 spec.name
             ));
         }
@@ -210,6 +252,8 @@ impl Planned {
         let staged = staged.changes.iter();
         Planned {
             version: next.version(),
+            plan: String::new(),
+            obstacles: Vec::new(),
             staged: staged
                 .map(|(name, change)| (name.clone(), change.words()))
                 .collect(),
@@ -279,8 +323,8 @@ impl Planned {
             output::line(&format!("! {concern}"))?;
         }
         output::remark(&format!(
-            "\nDo it with: quorate cluster apply --version {}\nTake it back with: quorate cluster revert",
-            self.version
+            "\nDo it with: quorate cluster apply --version {} --plan {}\nTake it back with: quorate cluster revert",
+            self.version, self.plan
         ));
         Ok(())
     }

@@ -34,7 +34,7 @@ impl Progress {
         runtime::block_on(async {
             let client = self.cluster.connect().await?;
             match self.follow {
-                true => follow(&client, form).await,
+                true => follow(&client, 0, form).await,
                 false => {
                     let come = look(&client).await?;
                     match form {
@@ -74,8 +74,8 @@ fn show(come: &LayoutProgress) -> Result<(), Failure> {
     output::line(&table.trim_fmt())
 }
 
-/// Shows it until it is done.
-pub(super) async fn follow(client: &Client, form: Form) -> Result<(), Failure> {
+/// Shows it until that version, or a later one, is in force.
+pub(super) async fn follow(client: &Client, version: u64, form: Form) -> Result<(), Failure> {
     let began = Instant::now();
     let bar = std::io::stderr().is_terminal().then(|| {
         let style = ProgressStyle::with_template("{bar:30} {msg}, {eta} left");
@@ -88,7 +88,9 @@ pub(super) async fn follow(client: &Client, form: Form) -> Result<(), Failure> {
         match look(client).await {
             Ok(come) => {
                 lost_since = None;
-                if matches!(come.stage, LayoutStage::Done | LayoutStage::Dropping) {
+                // The node that answers may not have heard of it yet.
+                let is_known = come.version >= version;
+                if is_known && matches!(come.stage, LayoutStage::Done | LayoutStage::Dropping) {
                     if let Some(bar) = &bar {
                         bar.finish_and_clear();
                     }

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use quorate_client::Client;
-use quorate_ring::NodeSpec;
+use quorate_protocol::KnownLayouts;
+use quorate_ring::{Layout, NodeSpec};
 use serde_json::json;
 
 use super::staged::{Change, Staged};
@@ -25,7 +26,7 @@ pub(crate) struct Join {
     node: PathBuf,
 
     /// Its capacity relative to the others, instead of what the file says
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     weight: Option<u32>,
 
     #[command(flatten)]
@@ -38,26 +39,7 @@ impl Join {
         node.weight = self.weight.unwrap_or(node.weight);
         runtime::block_on(async {
             let client = self.cluster.connect().await?;
-            let layout = client.layouts().await.map_err(Failure::new)?.live;
-            let newest = layout.next.map_or(layout.current, |c| c.chosen.layout);
-            if let Some(other) = newest.node(node.id) {
-                return Err(Failure::new(format!(
-                    "node {} is in the layout already, as {}",
-                    node.id.0, other.name
-                )));
-            }
-            if newest.node_by_name(&node.name).is_some() {
-                return Err(Failure::new(format!(
-                    "a node named {} is in the layout already: admit this one under another name",
-                    node.name
-                )));
-            }
-            if let Err(why) = client.probe(&node, PROBE).await {
-                output::remark(&format!(
-                    "{} does not answer yet ({why}): start it before the change is applied",
-                    node.name
-                ));
-            }
+            may_join(&client, &node).await?;
             let name = node.name.clone();
             stage(&client, form, vec![(name, Change::Join { node })]).await
         })
@@ -119,15 +101,17 @@ impl Replace {
             let old = is_member(&client, &self.old).await?;
             // The same place in the cluster: what it is to hold follows from that.
             (node.region, node.zone, node.weight) = (old.region, old.zone, old.weight);
-            if let Err(why) = client.probe(&node, PROBE).await {
-                output::remark(&format!(
-                    "{} does not answer yet ({why}): start it before the change is applied",
-                    node.name
-                ));
+            if node.name == old.name {
+                return Err(Failure::new(format!(
+                    "{} is to take its own place: admit the new node under another name",
+                    old.name
+                )));
             }
+            may_join(&client, &node).await?;
             let leave = Change::Leave { dead: self.dead };
             let name = node.name.clone();
-            let changes = vec![(self.old, leave), (name, Change::Join { node })];
+            // In this order: should the second not come through, nobody leaves without another in his place.
+            let changes = vec![(name, Change::Join { node }), (self.old, leave)];
             stage(&client, form, changes).await
         })
     }
@@ -210,7 +194,8 @@ impl Revert {
     pub(crate) fn run(self, form: Form) -> Result<(), Failure> {
         let reverted = runtime::block_on(async {
             let client = self.cluster.connect().await?;
-            let names = match self.nodes.is_empty() {
+            let is_all = self.nodes.is_empty();
+            let names = match is_all {
                 true => Staged::names(&client).await?,
                 false => self.nodes,
             };
@@ -218,6 +203,8 @@ impl Revert {
             for name in names {
                 match Staged::revert(&client, &name).await? {
                     true => reverted.push(name),
+                    // Somebody else has taken it back meanwhile, or applied it.
+                    false if is_all => {}
                     false => {
                         return Err(Failure::NotFound(format!("nothing is staged for {name}")));
                     }
@@ -244,9 +231,46 @@ fn read(path: &Path) -> Result<NodeSpec, Failure> {
     })
 }
 
+/// Whether a node can join: its id and its name are nobody else's. Says so if it does not answer yet.
+async fn may_join(client: &Client, node: &NodeSpec) -> Result<(), Failure> {
+    let known = client.layouts().await.map_err(Failure::new)?;
+    let newest = newest(&known);
+    if let Some(other) = newest.node(node.id) {
+        return Err(Failure::new(format!(
+            "node {} is in the layout already, as {}",
+            node.id.0, other.name
+        )));
+    }
+    if newest.node_by_name(&node.name).is_some() {
+        return Err(Failure::new(format!(
+            "a node named {} is in the layout already: admit this one under another name",
+            node.name
+        )));
+    }
+    let mut past = known.history.iter().flat_map(|past| &past.nodes);
+    if let Some(other) = past.find(|old| old.id == node.id && old.name != node.name) {
+        return Err(Failure::new(format!(
+            "{} was node {} of this cluster, and no id is given twice: admit this node anew",
+            other.name, node.id.0
+        )));
+    }
+    if let Err(why) = client.probe(node, PROBE).await {
+        output::remark(&format!(
+            "{} does not answer yet ({why}): start it before the change is applied",
+            node.name
+        ));
+    }
+    Ok(())
+}
+
+fn newest(known: &KnownLayouts) -> &Layout {
+    let next = known.live.next.as_ref();
+    next.map_or(&known.live.current, |change| &change.chosen.layout)
+}
+
 async fn is_member(client: &Client, name: &str) -> Result<NodeSpec, Failure> {
-    let known = client.layouts().await.map_err(Failure::new)?.live;
-    let newest = known.next.map_or(known.current, |c| c.chosen.layout);
+    let known = client.layouts().await.map_err(Failure::new)?;
+    let newest = newest(&known);
     newest.node_by_name(name).cloned().ok_or_else(|| {
         let names: Vec<&str> = newest.nodes().iter().map(|n| n.name.as_str()).collect();
         Failure::NotFound(format!(
@@ -257,9 +281,8 @@ async fn is_member(client: &Client, name: &str) -> Result<NodeSpec, Failure> {
 }
 
 async fn stage(client: &Client, form: Form, changes: Vec<(String, Change)>) -> Result<(), Failure> {
-    for (name, change) in &changes {
-        Staged::stage(client, name, change).await?;
-    }
+    let known = client.layouts().await.map_err(Failure::new)?;
+    let (changes, replaced) = Staged::stage(client, newest(&known), changes).await?;
     match form {
         Form::Json => {
             let staged = changes.iter().map(|(name, change)| {
@@ -272,6 +295,9 @@ async fn stage(client: &Client, form: Form, changes: Vec<(String, Change)>) -> R
         Form::Table => {
             for (name, change) in &changes {
                 output::line(&format!("Staged: {name} {}.", change.words()))?;
+            }
+            for words in replaced {
+                output::line(&format!("    {words}"))?;
             }
             output::remark(NEXT);
             Ok(())

@@ -42,6 +42,34 @@ pub(super) enum Change {
 }
 
 impl Change {
+    /// On top of what is staged for the same node: settings add up.
+    fn on(self, before: Option<&Change>) -> Change {
+        match (self, before) {
+            (
+                Change::Set {
+                    weight,
+                    region,
+                    zone,
+                },
+                Some(Change::Set {
+                    weight: old_weight,
+                    region: old_region,
+                    zone: old_zone,
+                }),
+            ) => Change::Set {
+                weight: weight.or(*old_weight),
+                region: region.or(old_region.clone()),
+                zone: zone.or(old_zone.clone()),
+            },
+            (change, _) => change,
+        }
+    }
+
+    /// Whether all that another says is in this one.
+    fn has(&self, other: &Change) -> bool {
+        other.clone().on(Some(self)) == *self && self.clone().on(Some(other)) == *self
+    }
+
     /// In a few words.
     pub(super) fn words(&self) -> String {
         match self {
@@ -114,21 +142,47 @@ impl Staged {
         Ok(())
     }
 
-    /// Takes note of a change; whatever was staged for this node before is replaced.
-    pub(super) async fn stage(client: &Client, name: &str, change: &Change) -> Result<(), Failure> {
-        let key = format!("{PREFIX}{name}");
-        let before = client.get(BUCKET, &key).r(Quorum::Majority).await;
-        let context = before.map_err(Failure::new)?.map(|found| found.context);
-        let json = serde_json::to_vec(change).map_err(Failure::new)?;
-        let put = client
-            .put(BUCKET, &key, json)
-            .content_type("application/json")
-            .w(Quorum::Majority);
-        let put = match context {
-            Some(context) => put.context(context),
-            None => put,
-        };
-        put.await.map(|_| ()).map_err(Failure::new)
+    /// Takes note of changes, if with what is staged already they make a layout. Tells what is staged for these nodes now, and what that
+    /// replaces.
+    pub(super) async fn stage(
+        client: &Client,
+        current: &Layout,
+        changes: Vec<(String, Change)>,
+    ) -> Result<(Vec<(String, Change)>, Vec<String>), Failure> {
+        let mut staged = Staged::read(client).await?;
+        let mut replaced = Vec::new();
+        let mut merged = Vec::new();
+        for (name, change) in changes {
+            let before = staged.changes.get(&name).cloned();
+            let change = change.on(before.as_ref());
+            if let Some(before) = before.filter(|before| *before != change && !change.has(before)) {
+                replaced.push(format!("instead of: {name} {}", before.words()));
+            }
+            staged.changes.insert(name.clone(), change.clone());
+            merged.push((name, change));
+        }
+        let apply = staged.on(current)?;
+        let next = current.next(apply.nodes);
+        next.map_err(|error| {
+            Failure::new(format!("it makes no layout: {error}; nothing was staged"))
+        })?;
+        for (at, (name, change)) in merged.iter().enumerate() {
+            let json = serde_json::to_vec(change).map_err(Failure::new)?;
+            let put = client
+                .put(BUCKET, format!("{PREFIX}{name}"), json)
+                .content_type("application/json")
+                .w(Quorum::Majority)
+                .context(staged.contexts.get(name).cloned());
+            put.await.map_err(|error| match at {
+                0 => Failure::new(error),
+                _ => Failure::new(format!(
+                    "{error}. Staged is only: {} {}; stage it again, or take it back with `quorate cluster revert`",
+                    merged[0].0,
+                    merged[0].1.words()
+                )),
+            })?;
+        }
+        Ok((merged, replaced))
     }
 
     /// Takes back what is staged for a node. Returns whether anything was.
@@ -173,15 +227,15 @@ impl Staged {
         for (name, change) in &self.changes {
             let known = current.node_by_name(name).map(|spec| spec.id);
             match (change, known) {
-                (Change::Join { node }, _) => {
-                    if let Some(other) = nodes.insert(node.id, node.clone()) {
-                        let what = match other == *node {
-                            true => format!("{name} is in the layout already"),
-                            false => format!("node {} of the layout is {}", node.id.0, other.name),
-                        };
+                // It was applied, and could not be taken off the list.
+                (Change::Leave { .. }, None) => {}
+                (Change::Join { node }, _) => match nodes.insert(node.id, node.clone()) {
+                    Some(other) if other != *node => {
+                        let what = format!("node {} of the layout is {}", node.id.0, other.name);
                         return Err(unfit(name, &what));
                     }
-                }
+                    _ => {}
+                },
                 (_, None) => return Err(unfit(name, &format!("{name} is not in the layout"))),
                 (Change::Leave { dead: is_dead }, Some(id)) => {
                     nodes.remove(&id);
