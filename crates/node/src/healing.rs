@@ -363,11 +363,8 @@ impl<S: Storage, W> Replica<S, W> {
             held.live().iter().partition(|s| kept.contains(s.span.dot));
         let live = record.live().iter().map(|s| s.span.dot);
         let replaced: DotSet = live.filter(|dot| held.evidence().contains(*dot)).collect();
-        let late = others.iter().map(|s| s.span.dot).filter(|d| is_late(*d));
-        let mut late: Vec<Dot> = late.collect();
-        if !replaced.is_empty() && !late.is_empty() {
-            late.extend(values.iter().map(|s| s.span.dot));
-            self.note_late(vnode, bucket, key, &late);
+        // Then the next exchange brings all of it before the judge. Not at once: who cannot be heard now may be away for long.
+        if !replaced.is_empty() && others.iter().any(|s| is_late(s.span.dot)) {
             return Ok(false);
         }
         let in_place = others.into_iter().filter(|s| !is_late(s.span.dot));
