@@ -7,13 +7,16 @@
 //! the next one to the same node.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quorate_node::{Caller, Input, Node, Output, Slow, Telling, Time, Vitals};
-use quorate_protocol::{Answer, Header, Message, Refusal, ReplicaReply, Request, RequestId, Unmet};
+use quorate_protocol::{
+    Answer, Header, LayoutReply, LayoutRequest, LiveLayouts, Message, Refusal, ReplicaReply,
+    ReplicaRequest, Request, RequestId, Unmet,
+};
 use quorate_ring::{NodeId, NodeSpec};
 use quorate_storage::rocks::Stats;
 use quorate_storage::{CommitEvent, Storage};
@@ -57,8 +60,12 @@ const WAIT_MAX: Duration = Duration::from_millis(500);
 /// evidence that nobody takes away would grow without end.
 const YIELD_MAX: Duration = Duration::from_millis(50);
 
-/// How long connections to nodes are kept that have left the layout: what they were passed on before they finish, and answer.
+/// How long connections to nodes are kept that have left the layout: what they were passed on before they finish, and answer. And to nodes that
+/// may be about to join.
 const FAREWELL: Duration = Duration::from_secs(30);
+
+/// How long news of a layout waits until the nodes that it brings are connected.
+const INTRODUCTION: Duration = Duration::from_millis(500);
 
 /// The loop turns at least so often, so that it notices when it was stopped.
 const HEARTBEAT: Duration = Duration::from_millis(200);
@@ -116,8 +123,10 @@ pub(crate) struct Driver<S> {
     connections: HashMap<ConnectionId, Link>,
     /// The other nodes by name: those of the live layouts, and who has just left.
     peers: BTreeMap<NodeId, String>,
-    /// Those who have left, and until when they are dialled.
-    leaving: BTreeMap<NodeId, (NodeSpec, Instant)>,
+    /// Nodes in no layout that are dialled all the same, until then: who has just left, or may be about to join.
+    besides: BTreeMap<NodeId, (NodeSpec, Instant)>,
+    /// News of layouts that the core hears once the nodes that it brings are connected, and at that moment at the latest.
+    held: Vec<(BTreeSet<NodeId>, Instant, Input)>,
     /// Whether the layouts are others since the roster was made.
     has_moved: bool,
     /// The connections we dialled, by node: the core believes exactly these nodes to be up.
@@ -162,7 +171,8 @@ impl<S: Storage> Driver<S> {
             origin: Instant::now(),
             connections: HashMap::new(),
             peers: BTreeMap::new(),
-            leaving: BTreeMap::new(),
+            besides: BTreeMap::new(),
+            held: Vec::new(),
             has_moved: false,
             dialled: BTreeMap::new(),
             accepted: BTreeMap::new(),
@@ -197,14 +207,14 @@ impl<S: Storage> Driver<S> {
         }
         all.remove(&self.surroundings.id);
         for spec in self.surroundings.roster.borrow().iter() {
-            if !all.contains_key(&spec.id) && !self.leaving.contains_key(&spec.id) {
-                self.leaving.insert(spec.id, (spec.clone(), now + FAREWELL));
+            if !all.contains_key(&spec.id) && !self.besides.contains_key(&spec.id) {
+                self.besides.insert(spec.id, (spec.clone(), now + FAREWELL));
             }
         }
-        self.leaving
+        self.besides
             .retain(|node, (_, until)| *until > now && !all.contains_key(node));
-        let leaving = self.leaving.values().map(|(spec, _)| spec.clone());
-        all.extend(leaving.map(|spec| (spec.id, spec)));
+        let besides = self.besides.values().map(|(spec, _)| spec.clone());
+        all.extend(besides.map(|spec| (spec.id, spec)));
         let before = self.surroundings.roster.borrow().clone();
         let is_gone = |spec: &&NodeSpec| all.get(&spec.id).is_none_or(|now| now.quic != spec.quic);
         for gone in before.iter().filter(is_gone) {
@@ -230,10 +240,56 @@ impl<S: Storage> Driver<S> {
         self.readiness.set(self.node.ready());
     }
 
+    /// The version of the latest layout that the core goes by.
+    fn layout_version(&self) -> u64 {
+        let known = self.node.layouts();
+        let next = known.next.as_ref().map(|c| c.chosen.layout.version());
+        next.unwrap_or(known.current.version())
+    }
+
+    /// Hands news of a layout to the core; but if it brings nodes that are not connected yet, only once they are: from that moment on writes have to
+    /// be taken by them, and those under way would fail for want of a connection.
+    fn introduce(&mut self, input: Input) {
+        let now = Instant::now();
+        let mut missing = BTreeSet::new();
+        if let Some((version, nodes)) = brings(&input)
+            && version > self.layout_version()
+        {
+            // One that was in the roster before and is not connected is down.
+            let is_awaited = |id: &NodeId| self.held.iter().any(|(all, ..)| all.contains(id));
+            let strange = |spec: &&NodeSpec| {
+                spec.id != self.surroundings.id
+                    && !self.dialled.contains_key(&spec.id)
+                    && (!self.peers.contains_key(&spec.id) || is_awaited(&spec.id))
+            };
+            for spec in nodes.iter().filter(strange) {
+                missing.insert(spec.id);
+                let until = now + FAREWELL;
+                self.besides.insert(spec.id, (spec.clone(), until));
+                self.has_moved = true;
+            }
+        }
+        match missing.is_empty() {
+            true => self.input(input),
+            false => self.held.push((missing, now + INTRODUCTION, input)),
+        }
+    }
+
+    /// Hands over what was held back, if it is time.
+    fn let_go(&mut self) {
+        let now = Instant::now();
+        while let Some(at) = self.held.iter().position(|(missing, until, _)| {
+            *until <= now || missing.iter().all(|node| self.dialled.contains_key(node))
+        }) {
+            let (.., input) = self.held.remove(at);
+            self.input(input);
+        }
+    }
+
     /// Whom to dial may be others: the layouts are, or somebody who left them has had his time.
     fn keep_roster(&mut self) {
         let now = Instant::now();
-        if self.has_moved || self.leaving.values().any(|(_, until)| *until <= now) {
+        if self.has_moved || self.besides.values().any(|(_, until)| *until <= now) {
             self.enrol();
         }
     }
@@ -278,6 +334,7 @@ impl<S: Storage> Driver<S> {
                     self.committed(input);
                 }
                 self.keep_roster();
+                self.let_go();
                 if self.outputs.is_empty() && self.follow.is_empty() {
                     break;
                 }
@@ -330,7 +387,8 @@ impl<S: Storage> Driver<S> {
             .wake_at()
             .map(|at| self.origin + Duration::from_micros(at.0));
         let heartbeat = Instant::now() + HEARTBEAT;
-        let wishes = [wish, self.stopping].into_iter().flatten();
+        let held = self.held.iter().map(|(_, until, _)| *until).min();
+        let wishes = [wish, self.stopping, held].into_iter().flatten();
         let wish = tokio::time::Instant::from_std(wishes.fold(heartbeat, Instant::min));
         if timer.is_elapsed() || wish < timer.deadline() {
             timer.reset(wish);
@@ -449,8 +507,7 @@ impl<S: Storage> Driver<S> {
             self.outputs.push(Output::Answer(caller, refused));
             return;
         }
-        let input = Input::Request(caller, header, request);
-        self.node.handle(now, input, &mut self.outputs);
+        self.introduce(Input::Request(caller, header, request));
     }
 
     /// Tells the core, and whoever scrapes, how this node is.
@@ -466,11 +523,7 @@ impl<S: Storage> Driver<S> {
             uptime,
             ready: self.node.ready().is_ok(),
             peers: self.peers.len(),
-            layout_version: {
-                let known = self.node.layouts();
-                let next = known.next.as_ref().map(|c| c.chosen.layout.version());
-                next.unwrap_or(known.current.version())
-            },
+            layout_version: self.layout_version(),
             peers_up: self.dialled.len(),
             node_connections: self.connections.len() - client_connections,
             client_connections,
@@ -652,7 +705,7 @@ impl<S: Storage> Driver<S> {
         match (&link.end, message) {
             (End::Dialled(node), message @ (Message::Answer(..) | Message::Reply(..))) => {
                 let node = *node;
-                self.input(Input::Message(node, message));
+                self.introduce(Input::Message(node, message));
             }
             (End::Accepted(Identity::Node(node)), Message::Replica(request, mut header, body)) => {
                 let node = NodeId(*node);
@@ -663,7 +716,7 @@ impl<S: Storage> Driver<S> {
                 }
                 let message = Message::Replica(request, header, body);
                 self.note_asked(node, &message);
-                self.input(Input::Message(node, message));
+                self.introduce(Input::Message(node, message));
             }
             (End::Accepted(Identity::Node(node)), Message::Request(request, mut header, body))
                 if header.forwarded =>
@@ -732,9 +785,7 @@ impl<S: Storage> Driver<S> {
     fn tell_of_layouts(&mut self, event: quorate_node::Event) {
         use quorate_node::Event as Happened;
         let node = &self.surroundings.name;
-        let known = self.node.layouts();
-        let next = known.next.as_ref().map(|c| c.chosen.layout.version());
-        let version = next.unwrap_or(known.current.version());
+        let version = self.layout_version();
         match event {
             Happened::LayoutBegun => {
                 tracing::info!(node, version, "the layout changes: a newer one was applied");
@@ -853,6 +904,35 @@ impl<S: Storage> Driver<S> {
                 Ok(())
             }
         }
+    }
+}
+
+/// The layout that an input brings news of, or asks for: its version, and its nodes.
+fn brings(input: &Input) -> Option<(u64, &[NodeSpec])> {
+    fn latest(live: &LiveLayouts) -> (u64, &[NodeSpec]) {
+        let next = live.next.as_ref().map(|change| &change.chosen.layout);
+        let layout = next.unwrap_or(&live.current);
+        (layout.version(), layout.nodes())
+    }
+    match input {
+        Input::Request(_, _, Request::Apply(apply))
+        | Input::Message(_, Message::Request(_, _, Request::Apply(apply))) => {
+            Some((apply.version, &apply.nodes))
+        }
+        Input::Message(_, Message::Replica(_, _, ReplicaRequest::Layout(asked))) => {
+            match &**asked {
+                LayoutRequest::Tell(live) => Some(latest(live)),
+                LayoutRequest::Accept(_, proposed) => {
+                    Some((proposed.layout.version(), proposed.layout.nodes()))
+                }
+                LayoutRequest::Prepare(..) => None,
+            }
+        }
+        Input::Message(_, Message::Reply(_, ReplicaReply::Layout(reply))) => match &**reply {
+            LayoutReply::Told(live) => Some(latest(live)),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
