@@ -23,6 +23,8 @@ pub(crate) struct Layouts {
     known: LiveLayouts,
     /// Whether every node of the next layout has synced.
     complete: bool,
+    /// Names what is known. Every round of upkeep says it to every node, and encoding a layout is long.
+    digest: u64,
 }
 
 /// What is wrong with an account of layouts that came from somewhere.
@@ -41,6 +43,7 @@ impl Layouts {
         let mut layouts = Layouts {
             known,
             complete: false,
+            digest: 0,
         };
         if let Some(change) = &layouts.known.next {
             follows(&layouts.known.current, &change.chosen)?;
@@ -51,19 +54,29 @@ impl Layouts {
 
     /// One layout, and no change under way.
     pub(crate) fn only(layout: Layout) -> Self {
-        Layouts {
+        let mut layouts = Layouts {
             known: LiveLayouts {
                 current: layout,
                 next: None,
                 pace: Pace::default(),
             },
             complete: false,
-        }
+            digest: 0,
+        };
+        layouts.settle();
+        layouts
     }
 
     /// Draws the conclusions from what is known.
     fn settle(&mut self) {
         self.complete = false;
+        self.conclude();
+        let hash = blake3::hash(&self.known.encode());
+        let first = hash.as_bytes().first_chunk();
+        self.digest = u64::from_be_bytes(*first.expect("a hash has 32 bytes"));
+    }
+
+    fn conclude(&mut self) {
         let Some(change) = &self.known.next else {
             return;
         };
@@ -86,6 +99,7 @@ impl Layouts {
     pub(crate) fn joined(&self, told: &LiveLayouts) -> Result<Layouts, Unsound> {
         let mut joined = self.joined_layouts(told)?;
         joined.known.pace = self.known.pace.max(told.pace);
+        joined.settle();
         Ok(joined)
     }
 
@@ -126,7 +140,6 @@ impl Layouts {
                 mine.complete.extend(&theirs.complete);
             }
         }
-        joined.settle();
         Ok(joined)
     }
 
@@ -175,8 +188,7 @@ impl Layouts {
 
     /// Names it: equal for equal knowledge.
     pub(crate) fn digest(&self) -> u64 {
-        let hash = blake3::hash(&self.known.encode());
-        u64::from_be_bytes(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes"))
+        self.digest
     }
 
     /// The layout that has no live predecessor.
