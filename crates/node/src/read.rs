@@ -429,10 +429,12 @@ impl ReadConversation {
 
     /// Values that fallbacks alone show, and that a primary had and has no more: they were removed, or that one has lost them. Then
     /// they are not gone, and come back when they are handed over; but to show removed values in every read of this kind
-    /// would be worse.
+    /// would be worse. A primary that counts no more says nothing of them either.
     fn outlived(&self) -> DotSet {
+        let counts = |node: NodeId| matches!(self.heard.get(&node), Some(Heard::Record(_)));
         let gone = self.recalled.iter();
-        let gone = gone.filter(|(_, recalled)| matches!(recalled, Recalled::Gone(_)));
+        let gone = gone
+            .filter(|((node, _), recalled)| matches!(recalled, Recalled::Gone(_)) && counts(*node));
         let primaries = || self.records().filter(|(n, _)| !self.stand_ins.has(*n));
         gone.map(|((_, dot), _)| *dot)
             .filter(|dot| !primaries().any(|(_, record)| shows(record, *dot)))
@@ -571,11 +573,13 @@ impl ReadConversation {
             let all = record.live().iter();
             let shown = all.filter(|s| !outlived.contains(s.span.dot)).cloned();
             let shown: Vec<_> = shown.collect();
-            // Where nothing of it is shown, nothing that it removed is taken away: readers would see neither the one nor the other.
-            let hides_all = shown.is_empty() && !record.live().is_empty();
-            if !hides_all {
-                merged.merge(&Record::from_parts(shown, record.evidence().clone()));
-            }
+            // Where some of it is not shown, nothing that it removed is taken away: which of its values took whose place cannot be told, and
+            // readers would see neither the one nor the other.
+            let evidence = match shown.len() == record.live().len() {
+                true => record.evidence().clone(),
+                false => DotSet::new(),
+            };
+            merged.merge(&Record::from_parts(shown, evidence));
         }
         let mut repairs = Vec::new();
         // Replicas that show the same values are left alone, whatever their evidence: reads of a healthy key write nothing.

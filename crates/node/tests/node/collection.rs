@@ -432,6 +432,29 @@ fn what_a_fallback_keeps_and_a_primary_has_no_more_removes_nothing_in_a_read() {
     assert_eq!(c.shown(read), ["old"]);
 }
 
+/// Nor does what stands beside it in the same record: which of the two took a value's place cannot be told.
+#[test]
+fn what_stands_beside_a_value_that_is_not_shown_removes_nothing_either() {
+    let Stage {
+        mut c,
+        primaries: p,
+        fallback,
+    } = stage(calm());
+    c.plant(p[0], KEY, &holding(&[(foreign(2), "new")], &[]));
+    c.plant(p[0], KEY, &holding(&[], &[foreign(2)]));
+    forget(&mut c, p[0], foreign(2));
+    c.plant(p[0], KEY, &holding(&[(foreign(1), "old")], &[]));
+    let shown = [(foreign(2), "new"), (foreign(3), "beside")];
+    c.leave(p[1]);
+    c.leave(p[2]);
+    keep(&mut c, fallback, &p, &holding(&shown, &[foreign(1)]));
+    c.settle();
+    let read = c.ask(p[0], get(KEY).with(r(2)));
+    c.settle();
+    assert_eq!(c.counted(p[0], "FallbackRead"), 1);
+    assert_eq!(c.shown(read), ["old", "beside"]);
+}
+
 /// A primary has told what it had; then it takes what a fallback keeps, and what replaces that.
 #[test]
 fn what_a_primary_told_before_it_had_what_a_fallback_keeps_is_asked_for_again() {
