@@ -38,8 +38,8 @@ pub struct InitOptions {
     pub nodes: u16,
     /// The regions, dealt to the nodes in turn; empty for a single one named `local`.
     pub regions: Vec<String>,
-    /// The host at which all nodes are reached.
-    pub host: String,
+    /// The host at which all nodes are reached, or one for each of them, in order; in no form that has a port.
+    pub hosts: Vec<String>,
     /// Node I, from 1, listens on this port + I: UDP for QUIC and TCP for HTTP.
     pub base_port: u16,
 }
@@ -50,7 +50,7 @@ impl Default for InitOptions {
         InitOptions {
             nodes: 3,
             regions: Vec::new(),
-            host: "127.0.0.1".into(),
+            hosts: vec!["127.0.0.1".into()],
             base_port: 7400,
         }
     }
@@ -196,18 +196,38 @@ fn plan(options: &InitOptions) -> Result<Vec<NodePlan>, InitError> {
             options.base_port, options.nodes
         )));
     }
-    let host = host_in_address(&options.host);
+    let hosts = &options.hosts;
+    if hosts.len() != 1 && hosts.len() != usize::from(options.nodes) {
+        return Err(InitError::Options(format!(
+            "{} hosts for {} nodes: name one host for all of them, or one for each",
+            hosts.len(),
+            options.nodes
+        )));
+    }
+    if let Some(host) = hosts.iter().find(|host| !is_host(host)) {
+        return Err(InitError::Options(format!(
+            "{host:?} is no host: write a name or an address, without a port (--base-port says from where those go on)"
+        )));
+    }
     Ok((1..=options.nodes)
         .map(|number| {
+            let at = usize::from(number) - 1;
+            let host = host_in_address(&hosts[at % hosts.len()]);
             let address = format!("{host}:{}", options.base_port + number);
             NodePlan {
                 name: format!("node-{number}"),
-                region: region_of(&options.regions, usize::from(number) - 1),
+                region: region_of(&options.regions, at),
                 quic: address.clone(),
                 http: address,
             }
         })
         .collect())
+}
+
+/// Whether a port may stand behind it: a name, or an address in its plain form.
+fn is_host(host: &str) -> bool {
+    let of_a_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    host.parse::<IpAddr>().is_ok() || (!host.is_empty() && host.chars().all(of_a_name))
 }
 
 /// A host as it stands in front of a port.

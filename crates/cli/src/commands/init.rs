@@ -17,17 +17,22 @@ pub(crate) struct Init {
     /// Where to put them; a directory that holds a cluster is refused
     dir: PathBuf,
 
-    /// How many nodes
-    #[arg(long, default_value_t = 3)]
-    nodes: u16,
+    /// How many nodes [default: one for each host, 3 where all are at one]
+    #[arg(long)]
+    nodes: Option<u16>,
 
     /// The regions, which the nodes belong to in turn
     #[arg(long, value_name = "REGION,…", value_delimiter = ',')]
     regions: Vec<String>,
 
-    /// The host name or address at which the nodes are reached
-    #[arg(long, default_value = "127.0.0.1")]
-    host: String,
+    /// The host name or address at which the nodes are reached: one for all, or one for each node
+    #[arg(
+        long,
+        value_name = "HOST,…",
+        value_delimiter = ',',
+        default_value = "127.0.0.1"
+    )]
+    host: Vec<String>,
 
     /// Node I listens on this port + I
     #[arg(long, value_name = "PORT", default_value_t = 7400)]
@@ -36,10 +41,14 @@ pub(crate) struct Init {
 
 impl Init {
     pub(crate) fn run(self, form: Form) -> Result<(), Failure> {
+        let of_hosts = match self.host.len() {
+            1 => 3,
+            many => u16::try_from(many).unwrap_or(u16::MAX),
+        };
         let options = InitOptions {
-            nodes: self.nodes,
+            nodes: self.nodes.unwrap_or(of_hosts),
             regions: self.regions,
-            host: self.host,
+            hosts: self.host,
             base_port: self.base_port,
         };
         let report = quorate_server::init(&self.dir, &options).map_err(Failure::new)?;

@@ -109,11 +109,34 @@ fn what_makes_no_cluster_is_refused() {
 fn a_node_known_by_a_name_listens_everywhere() {
     let dir = tempfile::tempdir().unwrap();
     let options = InitOptions {
-        host: "db.example.org".into(),
+        hosts: vec!["db.example.org".into()],
         ..InitOptions::default()
     };
     let report = init(&dir.path().join("c"), &options).unwrap();
     assert_eq!(report.nodes[0].quic, "db.example.org:7401");
     let config = load(&report.nodes[0].config);
     assert_eq!(config.quic_listen.to_string(), "0.0.0.0:7401");
+}
+
+#[test]
+fn each_node_may_have_a_host_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let hosts = |hosts: &[&str]| InitOptions {
+        hosts: hosts.iter().map(|host| host.to_string()).collect(),
+        ..InitOptions::default()
+    };
+    let report = init(&dir.path().join("c"), &hosts(&["a.lan", "::1", "10.0.0.3"])).unwrap();
+    let addresses: Vec<&str> = report.nodes.iter().map(|n| n.quic.as_str()).collect();
+    assert_eq!(addresses, ["a.lan:7401", "[::1]:7402", "10.0.0.3:7403"]);
+
+    for (wrong, says) in [
+        (&["a", "b"][..], "2 hosts for 3 nodes"),
+        (&[], "0 hosts"),
+        (&["a", "b:7000", "c"], "\"b:7000\" is no host"),
+        (&["a", "", "c"], "\"\" is no host"),
+    ] {
+        let error = init(&dir.path().join("d"), &hosts(wrong)).unwrap_err();
+        assert!(error.to_string().contains(says), "{error}");
+    }
+    assert!(!dir.path().join("d").exists());
 }
