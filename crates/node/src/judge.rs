@@ -335,7 +335,9 @@ impl<S: Storage> Node<S> {
             return;
         };
         let (vnode, bucket, key) = &at;
+        // A life that has ended meanwhile is removed, and what came to it now would stay.
         if self.is_seat(*vnode)
+            && matches!(self.may_touch(*bucket, vnode.set), Ok(true))
             && self.covers(*vnode, &mending.heard)
             && self
                 .replica

@@ -3,7 +3,8 @@
 use quorate_causal::DotSet;
 use quorate_node::Limits;
 use quorate_protocol::{
-    Answer, BucketId, Message, ReplicaReply, ReplicaRequest, Request, RequestId,
+    Answer, BucketAction, BucketId, BucketRequest, Message, ReplicaReply, ReplicaRequest, Request,
+    RequestId,
 };
 use quorate_protocol::{Testify, Upkeep, UpkeepReply, Vote};
 use quorate_storage::Family;
@@ -286,6 +287,41 @@ fn a_damaged_record_is_no_answer_and_is_made_good() {
     let whole = c.ask(2, get(KEY).with(r(3)));
     c.settle();
     assert_eq!(c.shown(whole), ["v"]);
+}
+
+/// A bucket is dropped while a record of it is on its way to whoever has it damaged: seed 4665496, in which what came then stayed for ever.
+#[test]
+fn what_is_made_good_of_a_bucket_that_was_dropped_meanwhile_is_not_kept() {
+    let mut c = Cluster::at_rest(3, calm());
+    done(&mut c, 0, put(KEY, "v").with(w(3)));
+    let rows = c.disks[2].keys(Family::Records);
+    let row = rows.iter().find(|row| row.ends_with(KEY.as_bytes()));
+    assert!(c.disks[2].corrupt(Family::Records, row.expect("it was stored")));
+    let read = c.ask(2, get(KEY).with(r(1)));
+    let is_record = |e: &Envelope| {
+        let Message::Reply(_, ReplicaReply::Upkeep(reply)) = &e.message else {
+            return false;
+        };
+        matches!(**reply, UpkeepReply::Records(_)) && e.to == 2
+    };
+    c.tend_but(2 * SECOND, is_record);
+    assert!(c.answer_to(read).is_some(), "{}", c.log);
+    assert!(c.wire.iter().any(is_record), "{}", c.log);
+    let dropped = c.ask(
+        0,
+        Request::Bucket(BucketRequest {
+            bucket: BUCKET.to_owned(),
+            action: BucketAction::Drop,
+        }),
+    );
+    c.tend_but(2 * SECOND, is_record);
+    assert!(
+        matches!(c.answer_to(dropped), Some(Answer::Bucket(_))),
+        "{}",
+        c.log
+    );
+    c.tend(3 * SECOND);
+    assert!(c.disks[2].keys(Family::Records).is_empty(), "{}", c.log);
 }
 
 /// A record is gone, and nothing but its entry in the tree tells.
